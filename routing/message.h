@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * message.h - one application message: a single allocation, immutable once shared, atomically counted.
+ *
+ * Layout behind the struct: two bytes of topic length (big endian), topic, payload, properties - so that
+ * "length, topic, payload" is what MQTT 3.1.1 puts on the wire for QoS 0, in one piece.
+ *
+ * Threads    any, after message_create(); fields are written only before the message is shared.
+ * Ownership  counted references. message_unref() of the last one frees.
+ */
+#ifndef NOCTULE_ROUTING_MESSAGE_H
+#define NOCTULE_ROUTING_MESSAGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct message {
+    _Atomic uint32_t refs;
+    uint32_t payload_n; /* bytes */
+    uint32_t props_n;   /* bytes of v5 properties to pass on, encoded, in order of arrival, expiry left out */
+    uint16_t topic_n;   /* bytes */
+    uint8_t qos;        /* as published */
+    bool retain;        /* as published */
+    uint64_t number;    /* retained number, taken under the stripe's lock; 0: not retained */
+    uint64_t body_id;   /* the store's id for the body; 0: not stored */
+    uint64_t origin;    /* opaque id of the publisher (no local); 0: none */
+    int64_t expires_ms; /* CLOCK_BOOTTIME; 0: never */
+    uint8_t data[];     /* topic length, topic, payload, properties */
+};
+
+/* NULL: no memory. refs is 1; qos, retain, number, ids and expiry are 0 and the caller's to set before sharing. */
+struct message *message_create(const void *topic, size_t topic_n, const void *payload,
+                               size_t payload_n, const void *props, size_t props_n);
+
+void message_ref(struct message *m, uint32_t n);
+void message_unref(struct message *m);
+
+static inline const char *message_topic(const struct message *m)
+{
+    return (const char *)m->data + 2;
+}
+static inline const uint8_t *message_payload(const struct message *m)
+{
+    return m->data + 2 + m->topic_n;
+}
+static inline const uint8_t *message_props(const struct message *m)
+{
+    return m->data + 2 + m->topic_n + m->payload_n;
+}
+/* Bytes of memory the message takes: what limits and budgets count. */
+static inline size_t message_size(const struct message *m)
+{
+    return sizeof(*m) + 2 + m->topic_n + m->payload_n + m->props_n;
+}
+
+#endif

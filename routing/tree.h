@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tree.h - the one topic tree of filters: which shards have an interest in a topic.
+ *
+ * A filter node has a 64-bit id that is never used again and a short list of (shard, kinds). Who subscribes
+ * is the shards' own business (subscribers.h). The tree is read under RCU by every shard and changed under
+ * one lock that is held for one filter at a time. Generations, hashed by the first levels, move only when a
+ * (filter, shard, kind) appears or goes; match_cache.h rests on them.
+ *
+ * Fences     tree_set() moves the generation after the change (seq_cst); a publisher that reads the
+ *            generations after storing a retained message (seq_cst) therefore either sees the new
+ *            interest, or its message is older than the subscriber's look at the retained counter.
+ * Threads    any registered with rcu.h. tree_match/tree_find: inside a read (not quiescent, not offline).
+ * Ownership  a node stays valid for a shard while that shard has an interest in it; else for one read.
+ * Blocking   tree_set(): one mutex; no waiting for readers under it (deferred frees).
+ * Errors     NULL/false: no memory; the tree is unchanged.
+ */
+#ifndef NOCTULE_ROUTING_TREE_H
+#define NOCTULE_ROUTING_TREE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TREE_MAX_SHARDS 256u
+
+/* Kinds of interest, as bits. */
+enum {
+    TREE_PLAIN = 1,
+    TREE_DURABLE = 2, /* at least one durable session: a publish there carries a ticket */
+    TREE_SHARED = 4,  /* used by shared subscription groups */
+};
+
+struct tree;
+struct tree_node;
+
+struct tree *tree_create(void);
+void tree_destroy(struct tree *t); /* no readers left; calls rcu_drain() */
+
+/*
+ * Sets the kinds (bits) `shard` has in `filter`, creating the node where there is none. Call with kinds != 0.
+ * The filter is valid (topic.h). *id becomes the filter's id. NULL: no memory.
+ */
+struct tree_node *tree_set(struct tree *t, const char *filter, size_t n, unsigned shard, unsigned kinds,
+                           uint64_t *id);
+/* Changes the kinds at a node where `shard` has an interest; 0 ends it and may free the node later. */
+bool tree_change(struct tree *t, struct tree_node *node, unsigned shard, unsigned kinds);
+
+/* The node of exactly this filter with any interest at all, or NULL. */
+struct tree_node *tree_find(const struct tree *t, const char *filter, size_t n, uint64_t *id);
+
+/* Rebuilds the filter's text (not NUL-terminated); returns its bytes, which may exceed cap (then cut). */
+size_t tree_node_text(const struct tree_node *node, char *buf, size_t cap);
+
+/* ---- matching ---- */
+
+struct match_target {
+    uint16_t shard;
+    uint8_t kinds;  /* union of the kinds of its filters */
+    uint32_t first; /* ids[first .. first + count) */
+    uint32_t count;
+};
+
+/* Everyone interested in one topic; immutable, counted, one allocation. */
+struct match {
+    _Atomic uint32_t refs;
+    uint32_t ntargets;
+    uint64_t generation; /* of tree_generation() before the match was made */
+    uint64_t *ids;       /* filter ids, grouped by target */
+    struct match_target targets[];
+};
+
+/* A fresh match for a valid topic name, refs 1; also when nobody matches (ntargets 0). NULL: no memory. */
+struct match *tree_match(const struct tree *t, const char *topic, size_t n);
+void match_ref(struct match *m, uint32_t n);
+void match_unref(struct match *m);
+
+/*
+ * A number that changes whenever the match of this topic may have: the sum of the (growing) generations of
+ * the topic's first levels, of first level alone, and of filters that begin with a wildcard.
+ */
+uint64_t tree_generation(const struct tree *t, const char *topic, size_t n);
+
+/* For metrics: filters with any interest, nodes in all, bytes taken. Relaxed, any thread. */
+struct tree_stats {
+    uint64_t filters;
+    uint64_t nodes;
+    uint64_t bytes;
+};
+void tree_stats(const struct tree *t, struct tree_stats *out);
+
+#endif

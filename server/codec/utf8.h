@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* utf8.h - string rules of MQTT: well-formed UTF-8 without surrogates [MQTT-1.5.4-1] and U+0000 [MQTT-1.5.4-2]. */
+#ifndef NOCTULE_CODEC_UTF8_H
+#define NOCTULE_CODEC_UTF8_H
+
+#include "server/base/span.h"
+
+/* True for a string MQTT allows. Has a fast path for ASCII (this runs on every topic of every PUBLISH). */
+bool utf8_is_valid(struct span s);
+
+/* True for well-formed UTF-8, U+0000 allowed: a payload that says it is text [MQTT-3.3.2-4]. */
+bool utf8_is_valid_payload(struct span s);
+
+#endif
