@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The in-memory store: what `persistence false` uses and what tests use as a slow disk. The sessions themselves
+ * live in the shards, so there is nothing to keep here; units are counted and answered in their order.
+ */
+#include "storage/store.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct store {
+    unsigned delay_ms;
+    bool has_thread;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t work;
+    struct store_unit *first;
+    struct store_unit **last;
+    bool closing;
+    struct store_stats stats;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void wait_until(struct store *s, int64_t due_ms)
+{
+    struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = (due_ms % 1000) * 1000000};
+
+    pthread_cond_timedwait(&s->work, &s->lock, &ts);
+}
+
+static void *answer(void *arg)
+{
+    struct store *s = arg;
+
+    pthread_mutex_lock(&s->lock);
+    for (;;) {
+        struct store_unit *u = s->first;
+
+        if (u == NULL) {
+            if (s->closing) {
+                break;
+            }
+            pthread_cond_wait(&s->work, &s->lock);
+            continue;
+        }
+        if (!s->closing && u->due_ms > now_ms()) {
+            wait_until(s, u->due_ms);
+            continue;
+        }
+        s->first = u->next;
+        if (s->first == NULL) {
+            s->last = &s->first;
+        }
+        s->stats.pending--;
+        pthread_mutex_unlock(&s->lock);
+        u->done(u, ST_OK);
+        pthread_mutex_lock(&s->lock);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static enum store_rc start_thread(struct store *s)
+{
+    pthread_attr_t attr;
+    int rc;
+
+    if (pthread_attr_init(&attr) != 0) {
+        return ST_NOMEM;
+    }
+    pthread_attr_setstacksize(&attr, 128 * 1024);
+    rc = pthread_create(&s->thread, &attr, answer, s);
+    pthread_attr_destroy(&attr);
+    s->has_thread = rc == 0;
+    return rc == 0 ? ST_OK : ST_NOMEM;
+}
+
+enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
+{
+    struct store *s = calloc(1, sizeof(*s));
+    pthread_condattr_t attr;
+    enum store_rc rc = ST_OK;
+
+    if (s == NULL) {
+        return ST_NOMEM;
+    }
+    s->delay_ms = delay_ms;
+    s->last = &s->first;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &attr);
+    pthread_condattr_destroy(&attr);
+    if (delay_ms > 0) {
+        rc = start_thread(s);
+    }
+    if (rc != ST_OK) {
+        store_close(&s);
+        return rc;
+    }
+    *out = s;
+    return ST_OK;
+}
+
+void store_close(struct store **sp)
+{
+    struct store *s = *sp;
+
+    if (s == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->closing = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    if (s->has_thread) {
+        pthread_join(s->thread, NULL);
+    }
+    pthread_cond_destroy(&s->work);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+    *sp = NULL;
+}
+
+bool store_keeps(const struct store *s)
+{
+    return s->delay_ms > 0;
+}
+
+enum store_rc store_submit(struct store *s, struct store_unit *u)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->closing || !s->has_thread) {
+        pthread_mutex_unlock(&s->lock);
+        return ST_CLOSED;
+    }
+    u->next = NULL;
+    u->due_ms = now_ms() + s->delay_ms;
+    *s->last = u;
+    s->last = &u->next;
+    s->stats.units++;
+    s->stats.pending++;
+    for (uint32_t i = 0; i < u->nops; i++) {
+        s->stats.ops[u->ops[i].kind]++;
+    }
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    return ST_OK;
+}
+
+void store_stats(struct store *s, struct store_stats *out)
+{
+    pthread_mutex_lock(&s->lock);
+    *out = s->stats;
+    pthread_mutex_unlock(&s->lock);
+}
