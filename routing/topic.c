@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "routing/topic.h"
+
+#include <string.h>
+
+static bool levels_within(const char *t, size_t n, unsigned max_levels)
+{
+    size_t levels = 1;
+
+    for (const char *p = t; (p = memchr(p, '/', (size_t)(t + n - p))) != NULL; p++) {
+        levels++;
+    }
+    return levels <= max_levels;
+}
+
+bool topic_name_is_valid(const char *t, size_t n, unsigned max_levels)
+{
+    if (n == 0 || n > TOPIC_MAX || memchr(t, '+', n) != NULL || memchr(t, '#', n) != NULL ||
+        memchr(t, '\0', n) != NULL) {
+        return false;
+    }
+    return levels_within(t, n, max_levels);
+}
+
+/* A wildcard fills its level; '#' also ends the filter. */
+static bool wildcard_is_alone(const char *f, size_t n, size_t at)
+{
+    if (at > 0 && f[at - 1] != '/') {
+        return false;
+    }
+    return at + 1 == n || (f[at] == '+' && f[at + 1] == '/');
+}
+
+bool topic_filter_is_valid(const char *f, size_t n, unsigned max_levels)
+{
+    if (n == 0 || n > TOPIC_MAX || memchr(f, '\0', n) != NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if ((f[i] == '+' || f[i] == '#') && !wildcard_is_alone(f, n, i)) {
+            return false;
+        }
+    }
+    return levels_within(f, n, max_levels);
+}
+
+bool topic_matches(const char *filter, size_t fn, const char *topic, size_t tn)
+{
+    const char *f = filter;
+    const char *t = topic;
+    const char *f_end = filter + fn;
+    const char *t_end = topic + tn;
+
+    if (tn > 0 && topic[0] == '$' && fn > 0 && (filter[0] == '+' || filter[0] == '#')) {
+        return false; /* [MQTT-4.7.2-1] */
+    }
+    while (f < f_end) {
+        if (*f == '#') {
+            return true;
+        }
+        if (*f == '+') {
+            while (t < t_end && *t != '/') {
+                t++;
+            }
+            f++;
+        } else if (t < t_end && *f == *t) {
+            f++;
+            t++;
+        } else {
+            /* "sport/#" also matches "sport" [MQTT-4.7.1-2] */
+            return t == t_end && f_end - f == 2 && f[0] == '/' && f[1] == '#';
+        }
+    }
+    return t == t_end;
+}
+
+static const char share_prefix[] = "$share/";
+
+bool topic_split_shared(const char *f, size_t n, bool *is_shared, const char **group,
+                        size_t *group_n, const char **filter, size_t *filter_n)
+{
+    const size_t prefix_n = sizeof(share_prefix) - 1;
+    const char *name = f + prefix_n;
+    const char *slash;
+
+    *group = NULL;
+    *group_n = 0;
+    *filter = f;
+    *filter_n = n;
+    *is_shared = n >= prefix_n && memcmp(f, share_prefix, prefix_n) == 0;
+    if (!*is_shared) {
+        return true;
+    }
+    slash = memchr(name, '/', n - prefix_n);
+    if (slash == NULL || slash == name || slash + 1 == f + n) {
+        return false; /* [MQTT-4.8.2-1]: a name, a '/' and a filter, none of them empty */
+    }
+    *group_n = (size_t)(slash - name);
+    if (memchr(name, '+', *group_n) != NULL || memchr(name, '#', *group_n) != NULL) {
+        *group_n = 0;
+        return false; /* [MQTT-4.8.2-2] */
+    }
+    *group = name;
+    *filter = slash + 1;
+    *filter_n = (size_t)(f + n - *filter);
+    return true;
+}
