@@ -13,7 +13,7 @@ struct ack {
     struct props props;      /* v5 */
 };
 
-/* Packet id 0 is refused; v5: only the reason codes the standard lists for `type` [MQTT-3.4.2-1 ff.]. */
+/* Packet id 0 is refused; v5: only the reason codes listed for `type` [MQTT-3.4.2-1 ff.]. */
 enum dec_rc ack_decode(struct ack *out, struct span body, enum mqtt_type type, enum mqtt_version v,
                        const char **why);
 

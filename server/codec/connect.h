@@ -2,8 +2,8 @@
 /*
  * connect.h - CONNECT, CONNACK, DISCONNECT and AUTH of all three versions.
  *
- * Ownership  decoded views point into the body.  Encoders write to memory the caller provides and return
- *            the bytes written, 0 when `cap` is too small.
+ * Ownership  decoded views point into the body.  Encoders write to memory the caller provides and
+ *            return the bytes written, 0 when `cap` is too small.
  */
 #ifndef NOCTULE_CODEC_CONNECT_H
 #define NOCTULE_CODEC_CONNECT_H
@@ -19,9 +19,11 @@ struct connect_will {
 };
 
 struct connect {
-    enum mqtt_version version; /* set as soon as the level is known, also when the answer is an error */
-    bool bridge;               /* high bit of the level: 0x83, 0x84 */
-    bool clean;                /* Clean Session / Clean Start */
+    /* Set as soon as the level is known, also when the answer is an error; for a level not
+     * supported the 3.x whose CONNACK can say so [MQTT-3.1.2-2]. */
+    enum mqtt_version version;
+    bool bridge; /* high bit of the level: 0x83, 0x84 */
+    bool clean;  /* Clean Session / Clean Start */
     bool has_will;
     bool has_username;
     bool has_password;
@@ -34,10 +36,13 @@ struct connect {
 };
 
 /*
- * Checks every flag and field: name and level [MQTT-3.1.2-1,2], reserved flag 0 [MQTT-3.1.2-3], will QoS
- * [MQTT-3.1.2-11,12], will flags without a will, password without user name in 3.x [MQTT-3.1.2-22 of 3.1.1],
- * strings, will topic (no wildcards, not empty), nothing behind the last field. The level is accepted as 3
- * with MQIsdp, 4 or 5 with MQTT, 0x83 and 0x84 likewise; any other with a right name: DEC_UNSUPPORTED_VERSION.
+ * Checks every flag and field: name and level [MQTT-3.1.2-1,2], reserved flag 0 [MQTT-3.1.2-3],
+ * will QoS [MQTT-3.1.2-11,12], will flags without a will, password without user name in 3.x
+ * [MQTT-3.1.2-22 of 3.1.1], strings, will topic (no wildcards, not empty), nothing behind the last
+ * field. 3.1 is taken at its word: the reserved flag is not looked at, and a user name or password
+ * announced may be missing at the end of the packet (has_username, has_password become false). The
+ * level is accepted as 3 with MQIsdp, 4 or 5 with MQTT, 0x83 and 0x84 likewise; any other with a
+ * right name: DEC_UNSUPPORTED_VERSION.
  */
 enum dec_rc connect_decode(struct connect *out, struct span body, const char **why);
 
@@ -52,7 +57,8 @@ struct connack {
     uint8_t reason; /* return code of 3.x, reason code of v5 */
     struct props props;
 };
-enum dec_rc connack_decode(struct connack *out, struct span body, enum mqtt_version v, const char **why);
+enum dec_rc connack_decode(struct connack *out, struct span body, enum mqtt_version v,
+                           const char **why);
 
 /* For clients of ours (load generator, tests, later bridges). */
 size_t connect_encode(uint8_t *p, size_t cap, const struct connect *c);

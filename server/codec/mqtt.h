@@ -124,8 +124,8 @@ enum mqtt_prop {
     PROP_SHARED_AVAILABLE = 0x2A,
 };
 
-#define MQTT_MAX_REMAINING_LENGTH 268435455u /* four bytes of seven bits */
-#define MQTT_MAX_FIXED_HEADER 5u
+#define MQTT_MAX_REMAINING_LENGTH  268435455u /* four bytes of seven bits */
+#define MQTT_MAX_FIXED_HEADER      5u
 #define MQTT_SESSION_NEVER_EXPIRES UINT32_MAX
 
 #endif

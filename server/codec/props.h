@@ -3,9 +3,10 @@
  * props.h - the property table of MQTT 5.0 (2.2.2): one pass that checks and picks out.
  *
  * Ownership  views into the packet body.
- * Errors     an identifier unknown or not allowed in the packet, a value cut short: DEC_MALFORMED; one twice
- *            (but user property and, in PUBLISH to a client, subscription identifier), or a value outside
- *            its range (receive maximum 0, alias 0, boolean over 1, subscription id 0): DEC_PROTOCOL.
+ * Errors     an identifier unknown or not allowed in the packet, a value cut short: DEC_MALFORMED;
+ *            one twice (but user property and, in PUBLISH to a client, subscription identifier), a
+ *            value outside its range (receive maximum 0, alias 0, boolean over 1, subscription id
+ *            0), authentication data without a method: DEC_PROTOCOL.
  */
 #ifndef NOCTULE_CODEC_PROPS_H
 #define NOCTULE_CODEC_PROPS_H
@@ -14,7 +15,7 @@
 #include "server/codec/dec.h"
 #include "server/codec/mqtt.h"
 
-/* Where a property block stands: decides what is allowed in it. Will properties are a place of their own. */
+/* Where a property block stands: decides what is allowed in it. Wills are a place of their own. */
 enum prop_place {
     PROPS_CONNECT,
     PROPS_WILL,
@@ -65,16 +66,16 @@ static inline bool props_has(const struct props *p, enum mqtt_prop id)
 }
 
 /*
- * Decodes a property block (length included) from the front of `in`; *used becomes the bytes it took.
- * A zeroed struct is what an absent block means.
+ * Decodes a property block (length included) from the front of `in`; *used becomes the bytes it
+ * took. A zeroed struct is what an absent block means.
  */
 enum dec_rc props_decode(struct props *out, struct span in, enum prop_place place, size_t *used,
                          const char **why);
 
 /*
- * Walks a block that props_decode() accepted. *at starts at 0; false at the end. `whole` is the property's
- * own bytes, identifier included; `key`/`value` are set for strings, binary data and user properties,
- * `number` for integers.
+ * Walks a block that props_decode() accepted. *at starts at 0; false at the end. `whole` is the
+ * property's own bytes, identifier included; `key`/`value` are set for strings, binary data and
+ * user properties, `number` for integers.
  */
 struct prop_item {
     enum mqtt_prop id;
@@ -86,8 +87,8 @@ struct prop_item {
 bool props_next(struct span raw, size_t *at, struct prop_item *out);
 
 /*
- * Encoding: appends one property; returns the bytes written. The caller has room: strings take 3 + n, user
- * properties 5 + key + value, integers at most 5.
+ * Encoding: appends one property; returns the bytes written. The caller has room: strings take 3 +
+ * n, user properties 5 + key + value, integers at most 5.
  */
 size_t prop_put_byte(uint8_t *p, enum mqtt_prop id, uint8_t v);
 size_t prop_put_u16(uint8_t *p, enum mqtt_prop id, uint16_t v);

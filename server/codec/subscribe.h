@@ -21,23 +21,26 @@ struct subscribe {
 };
 
 struct subscribe_item {
-    struct span filter; /* UTF-8 checked, not empty; wildcard placement is routing's topic_filter_is_valid() */
+    struct span filter; /* UTF-8 checked, not empty; wildcard placement is routing's
+                           topic_filter_is_valid() */
     uint8_t qos;
     bool no_local;            /* v5 */
     bool retain_as_published; /* v5 */
     uint8_t retain_handling;  /* v5: 0, 1, 2 */
 };
 
-/* Option byte: QoS 3, reserved bits, retain handling 3 are malformed; 3.x allows the QoS bits only. */
+/* Option byte: QoS 3, reserved bits, retain handling 3 are malformed; 3.x allows the QoS bits only.
+ */
 enum dec_rc subscribe_decode(struct subscribe *out, struct span body, enum mqtt_version v,
                              const char **why);
 enum dec_rc unsubscribe_decode(struct subscribe *out, struct span body, enum mqtt_version v,
                                const char **why);
 bool subscribe_next(struct subscribe *s, struct subscribe_item *out);
 
-/* codes: one per filter, in order. props: encoded block without its length (v5 only). 0: cap too small. */
-size_t suback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packet_id, struct span props,
-                     const uint8_t *codes, size_t n);
+/* codes: one per filter, in order. props: encoded block without its length (v5 only). 0: cap too
+ * small. */
+size_t suback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packet_id,
+                     struct span props, const uint8_t *codes, size_t n);
 /* 3.x carries no codes. */
 size_t unsuback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packet_id,
                        struct span props, const uint8_t *codes, size_t n);
@@ -52,7 +55,9 @@ struct suback {
     struct props props;
     struct span codes;
 };
-enum dec_rc suback_decode(struct suback *out, struct span body, enum mqtt_version v, const char **why);
-enum dec_rc unsuback_decode(struct suback *out, struct span body, enum mqtt_version v, const char **why);
+enum dec_rc suback_decode(struct suback *out, struct span body, enum mqtt_version v,
+                          const char **why);
+enum dec_rc unsuback_decode(struct suback *out, struct span body, enum mqtt_version v,
+                            const char **why);
 
 #endif

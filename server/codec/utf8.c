@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Eight bytes at a time while they are plain: ASCII, and none of the characters looked for. Only a
+ * word that holds something else is gone through character by character. Nearly all topics are
+ * plain throughout, and take one test per eight bytes.
+ */
+#include "server/codec/utf8.h"
+
+#define ONES  0x0101010101010101u
+#define HIGHS 0x8080808080808080u
+
+/*
+ * Whether all eight bytes are below 0x80 and none is looked for. In a word without high bits, (w ^
+ * c) - ONES raises a high bit in the lowest byte that equals c; a borrow may raise further ones
+ * behind it, never before. So the sum of all tests is 0 exactly if no byte is hit.
+ */
+static inline bool word_is_plain(uint64_t w, unsigned look)
+{
+    uint64_t hit = w;
+
+    if (look & UTF8_NUL) {
+        hit |= w - ONES;
+    }
+    if (look & UTF8_WILDCARD) {
+        hit |= (w ^ (ONES * '+')) - ONES;
+        hit |= (w ^ (ONES * '#')) - ONES;
+    }
+    return (hit & HIGHS) == 0;
+}
+
+static inline uint64_t load8(const uint8_t *p)
+{
+    uint64_t w;
+
+    memcpy(&w, p, sizeof(w));
+    return w;
+}
+
+/* 1 to 7 bytes as one word, some of them twice: the order does not matter to word_is_plain(). */
+static inline uint64_t load_short(const uint8_t *p, size_t n)
+{
+    uint32_t first;
+    uint32_t last;
+
+    if (n >= 4) {
+        memcpy(&first, p, sizeof(first));
+        memcpy(&last, p + n - sizeof(last), sizeof(last));
+        return (uint64_t)first << 32 | last;
+    }
+    return (ONES << 24) | (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
+}
+
+static inline bool is_tail(const uint8_t *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * Bytes of the character at p, 0 if there is none; n > 0. The bounds of the second byte keep out
+ * overlong forms (E0, F0), surrogates (ED) and what lies above U+10FFFF (F4): Unicode, table 3-7.
+ */
+static size_t char_size(const uint8_t *p, size_t n)
+{
+    const uint8_t c = p[0];
+    uint8_t least = 0x80;
+    uint8_t most = 0xbf;
+    size_t size;
+
+    if (c < 0x80) {
+        return 1;
+    }
+    if (c < 0xc2 || c > 0xf4) {
+        return 0;
+    }
+    size = c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    if (c == 0xe0) {
+        least = 0xa0;
+    } else if (c == 0xed) {
+        most = 0x9f;
+    } else if (c == 0xf0) {
+        least = 0x90;
+    } else if (c == 0xf4) {
+        most = 0x8f;
+    }
+    if (n < size || p[1] < least || p[1] > most || !is_tail(p + 2, size - 2)) {
+        return 0;
+    }
+    return size;
+}
+
+static inline unsigned class_of(uint8_t c)
+{
+    if (c == 0) {
+        return UTF8_NUL;
+    }
+    return c == '+' || c == '#' ? UTF8_WILDCARD : 0;
+}
+
+/* Characters from *at on, until at least `until` is reached. */
+static unsigned scan_chars(const uint8_t **at, const uint8_t *until, const uint8_t *end)
+{
+    const uint8_t *p = *at;
+    unsigned found = 0;
+
+    while (p < until) {
+        const size_t n = char_size(p, (size_t)(end - p));
+
+        if (n == 0) {
+            *at = end;
+            return found | UTF8_ILL_FORMED;
+        }
+        found |= class_of(*p);
+        p += n;
+    }
+    *at = p;
+    return found;
+}
+
+static inline unsigned scan(struct span s, unsigned look)
+{
+    const uint8_t *p = s.p;
+    const uint8_t *end;
+    unsigned found = 0;
+
+    if (s.n == 0) {
+        return 0;
+    }
+    end = p + s.n;
+    if (s.n < 8) {
+        return word_is_plain(load_short(p, s.n), look) ? 0 : scan_chars(&p, end, end);
+    }
+    while (end - p >= 8) {
+        if (word_is_plain(load8(p), look)) {
+            p += 8;
+        } else {
+            found |= scan_chars(&p, p + 8, end);
+        }
+    }
+    /* The last word reaches back over bytes that were seen already. */
+    if (p < end && !word_is_plain(load8(end - 8), look)) {
+        found |= scan_chars(&p, end, end);
+    }
+    return found;
+}
+
+bool utf8_is_valid(struct span s)
+{
+    return (scan(s, UTF8_NUL) & (UTF8_ILL_FORMED | UTF8_NUL)) == 0;
+}
+
+bool utf8_is_valid_payload(struct span s)
+{
+    return (scan(s, 0) & UTF8_ILL_FORMED) == 0;
+}
+
+unsigned utf8_scan(struct span s)
+{
+    return scan(s, UTF8_NUL | UTF8_WILDCARD);
+}
