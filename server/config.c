@@ -1,0 +1,668 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * config.c - reads the lines, then settles what depends on several keys: which listeners there are,
+ * who may be anonymous, limits by situation, what the machine has.
+ */
+#include "server/config.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <syslog.h>
+
+#include "server/config_parser.h"
+
+#define FILE_SIZE_MAX ((size_t)16 * 1024 * 1024)
+
+/* --- messages --- */
+
+static void one_line(char *s)
+{
+    for (; *s != '\0'; s++) {
+        if (iscntrl((unsigned char)*s)) {
+            *s = '?';
+        }
+    }
+}
+
+bool config_fail(struct config_parser *p, const char *fmt, ...)
+{
+    size_t n = 0;
+    va_list ap;
+
+    if (p->cap == 0) {
+        return false;
+    }
+    if (p->line > 0) {
+        n = (size_t)snprintf(p->err, p->cap, "%s:%u: ", p->file, p->line);
+    }
+    if (p->key != NULL && n < p->cap) {
+        n += (size_t)snprintf(p->err + n, p->cap - n, "%s: ", p->key->name);
+    }
+    if (n < p->cap) {
+        va_start(ap, fmt);
+        vsnprintf(p->err + n, p->cap - n, fmt, ap);
+        va_end(ap);
+    }
+    one_line(p->err);
+    return false;
+}
+
+bool config_warn(struct config_parser *p, const char *fmt, ...)
+{
+    struct config *c = p->c;
+    char **more = realloc(c->warnings, (c->nwarnings + 1) * sizeof(*more));
+    char *text = NULL;
+    va_list ap;
+    int n;
+
+    if (more == NULL) {
+        return config_fail(p, "out of memory");
+    }
+    c->warnings = more;
+    va_start(ap, fmt);
+    n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        return config_fail(p, "out of memory");
+    }
+    one_line(text);
+    c->warnings[c->nwarnings++] = text;
+    return true;
+}
+
+/* --- keys and their defaults --- */
+
+static bool find_key(struct config_parser *p, const char *name)
+{
+    p->ordinal = 0;
+    for (size_t g = 0; g < config_ngroups; g++) {
+        for (size_t i = 0; i < config_groups[g].nkeys; i++, p->ordinal++) {
+            if (strcmp(config_groups[g].keys[i].name, name) == 0) {
+                p->key = &config_groups[g].keys[i];
+                return true;
+            }
+        }
+    }
+    p->key = NULL;
+    return false;
+}
+
+static bool name_matches(const char *pattern, const char *name)
+{
+    size_t n = strlen(pattern);
+
+    return pattern[n - 1] == '*' ? strncmp(pattern, name, n - 1) == 0 : strcmp(pattern, name) == 0;
+}
+
+static bool fail_unknown(struct config_parser *p, const char *name)
+{
+    for (size_t i = 0; i < config_nrefused; i++) {
+        if (name_matches(config_refused_keys[i].name, name)) {
+            return config_fail(p, "%s: %s", name, config_refused_keys[i].why);
+        }
+    }
+    return config_fail(p, "%.64s: unknown key", name);
+}
+
+/* Runs the defaults of the listener keys, or of all others, through their setters. */
+static bool set_defaults(struct config_parser *p, bool of_listener)
+{
+    const struct config_key *key = p->key;
+    size_t ordinal = p->ordinal;
+    bool ok = true;
+
+    p->ordinal = 0;
+    for (size_t g = 0; ok && g < config_ngroups; g++) {
+        for (size_t i = 0; ok && i < config_groups[g].nkeys; i++, p->ordinal++) {
+            char value[64];
+
+            p->key = &config_groups[g].keys[i];
+            if (p->key->dflt != NULL && ((p->key->flags & CONFIG_LISTENER) != 0) == of_listener) {
+                snprintf(value, sizeof(value), "%s", p->key->dflt);
+                ok = config_set(p, value);
+            }
+        }
+    }
+    p->key = key;
+    p->ordinal = ordinal;
+    return ok;
+}
+
+bool config_scope_add(struct config_parser *p)
+{
+    struct config_scope *more = realloc(p->scopes, (p->nscopes + 1) * sizeof(*more));
+    struct config_scope *s;
+
+    if (more == NULL) {
+        return config_fail(p, "out of memory");
+    }
+    p->scopes = more;
+    p->cur = p->nscopes++;
+    s = &p->scopes[p->cur];
+    *s = (struct config_scope){
+        .l = {.socket_domain = AF_UNSPEC, .accept_protocol_versions = CONFIG_ACCEPT_ALL}};
+    if (!set_defaults(p, true)) {
+        return false;
+    }
+    memset(s->seen, 0, sizeof(s->seen)); /* only the file's own lines count as seen */
+    return true;
+}
+
+/* --- lines and files --- */
+
+/* For values that cannot contain it: "true # why" is true. */
+static void cut_comment(char *value)
+{
+    for (char *c = value; *c != '\0'; c++) {
+        if (*c == '#' && c > value && isblank((unsigned char)c[-1])) {
+            *c = '\0';
+            break;
+        }
+    }
+    for (size_t n = strlen(value); n > 0 && isblank((unsigned char)value[n - 1]); n--) {
+        value[n - 1] = '\0';
+    }
+}
+
+/* `line` ends with a NUL and is ours to change. */
+static bool read_line(struct config_parser *p, char *line, size_t n)
+{
+    char *value;
+
+    p->key = NULL;
+    if (memchr(line, '\0', n) != NULL) {
+        return config_fail(p, "there is a NUL byte in the line");
+    }
+    while (n > 0 && isspace((unsigned char)line[n - 1])) {
+        line[--n] = '\0';
+    }
+    line += strspn(line, " \t");
+    if (*line == '\0' || *line == '#') {
+        return true;
+    }
+    value = line + strcspn(line, " \t");
+    if (*value != '\0') {
+        *value++ = '\0';
+        value += strspn(value, " \t");
+    }
+    if (!find_key(p, line)) {
+        return fail_unknown(p, line);
+    }
+    if (p->key->type != CONFIG_STRING && (p->key->flags & CONFIG_TEXT) == 0) {
+        cut_comment(value);
+    }
+    return *value != '\0' ? config_set(p, value) : config_fail(p, "has no value");
+}
+
+bool config_read_text(struct config_parser *p, const char *name, const char *text, size_t n)
+{
+    const char *file = p->file;
+    unsigned line = p->line;
+    size_t at =
+        n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* an editor's byte order mark */
+    bool ok = true;
+
+    p->file = name;
+    p->line = 0;
+    while (ok && at < n) {
+        const char *end = memchr(text + at, '\n', n - at);
+        size_t len = end == NULL ? n - at : (size_t)(end - (text + at));
+        char *copy = malloc(len + 1);
+
+        p->line++;
+        if (copy == NULL) {
+            return config_fail(p, "out of memory");
+        }
+        memcpy(copy, text + at, len);
+        copy[len] = '\0';
+        ok = read_line(p, copy, len);
+        free(copy);
+        at += len + 1;
+    }
+    if (ok) {
+        p->file = file;
+        p->line = line;
+    }
+    return ok;
+}
+
+static char *slurp(FILE *f, size_t *n)
+{
+    char *text = NULL;
+    size_t cap = 0;
+
+    *n = 0;
+    do {
+        if (*n == cap) {
+            char *more = cap < FILE_SIZE_MAX ? realloc(text, cap + 65536) : NULL;
+
+            if (more == NULL) {
+                free(text);
+                errno = cap < FILE_SIZE_MAX ? ENOMEM : EFBIG;
+                return NULL;
+            }
+            text = more;
+            cap += 65536;
+        }
+        *n += fread(text + *n, 1, cap - *n, f);
+    } while (!feof(f) && !ferror(f));
+    if (ferror(f)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+bool config_read_file(struct config_parser *p, const char *path)
+{
+    FILE *f = fopen(path, "re");
+    char *text = NULL;
+    size_t n;
+    bool ok;
+
+    if (f != NULL) {
+        text = slurp(f, &n);
+    }
+    if (text == NULL) {
+        ok = config_fail(p, "%s: %s", path, strerror(errno));
+    } else {
+        ok = config_read_text(p, path, text, n);
+    }
+    free(text);
+    if (f != NULL) {
+        fclose(f);
+    }
+    return ok;
+}
+
+/* --- include_dir --- */
+
+/* As mosquitto sorts: letters without regard to case, and a capital before the same small letter.
+ */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    const char *x = (*a)->d_name;
+    const char *y = (*b)->d_name;
+
+    for (; *x != '\0' && *y != '\0'; x++, y++) {
+        int upper = toupper((unsigned char)*x) - toupper((unsigned char)*y);
+
+        if (upper != 0 || *x != *y) {
+            return upper != 0 ? upper : (unsigned char)*x - (unsigned char)*y;
+        }
+    }
+    return (unsigned char)*x - (unsigned char)*y;
+}
+
+static int is_conf(const struct dirent *d)
+{
+    size_t n = strlen(d->d_name);
+
+    return n > 5 && strcmp(d->d_name + n - 5, ".conf") == 0;
+}
+
+static bool read_included(struct config_parser *p, const char *dir, const char *name)
+{
+    char *path = NULL;
+    size_t cur = p->cur;
+    bool ok;
+
+    if (asprintf(&path, "%s/%s", dir, name) < 0) {
+        return config_fail(p, "out of memory");
+    }
+    p->included = true;
+    p->cur =
+        0; /* a file starts at the default listener, and leaves the including file where it was */
+    ok = config_read_file(p, path);
+    p->included = false;
+    p->cur = cur;
+    free(path);
+    return ok;
+}
+
+bool config_set_include_dir(struct config_parser *p, char *value)
+{
+    const struct config_key *key = p->key;
+    size_t ordinal = p->ordinal;
+    struct dirent **names = NULL;
+    bool ok = true;
+    int n;
+
+    if (p->included || p->in_memory) {
+        return config_fail(p, "not in an included file");
+    }
+    n = scandir(value, &names, is_conf, by_name);
+    if (n < 0) {
+        return config_fail(p, "%s: %s", value, strerror(errno));
+    }
+    for (int i = 0; i < n; i++) {
+        p->key = key; /* the file before has left its own last key */
+        ok = ok && read_included(p, value, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    if (ok) {
+        p->key = key;
+        p->ordinal = ordinal;
+    }
+    return ok;
+}
+
+/* --- settling --- */
+
+static bool key_seen(const struct config_parser *p, const char *name, const struct config_scope *s)
+{
+    struct config_parser q = *p;
+
+    return find_key(&q, name) && (s != NULL ? s->seen[q.ordinal] : p->seen[q.ordinal]);
+}
+
+static bool copy_string(char **out, const char *in)
+{
+    *out = in == NULL ? NULL : strdup(in);
+    return in == NULL || *out != NULL;
+}
+
+void config_listener_fini(struct listener_config *l)
+{
+    free(l->address);
+    free(l->unix_path);
+    free(l->bind_interface);
+    free(l->mount_point);
+    free(l->auto_id_prefix);
+    *l = (struct listener_config){0};
+}
+
+bool config_listener_copy(struct listener_config *out, const struct listener_config *in)
+{
+    bool ok;
+
+    *out = *in;
+    ok = copy_string(&out->address, in->address);
+    ok &= copy_string(&out->unix_path, in->unix_path);
+    ok &= copy_string(&out->bind_interface, in->bind_interface);
+    ok &= copy_string(&out->mount_point, in->mount_point);
+    ok &= copy_string(&out->auto_id_prefix, in->auto_id_prefix);
+    if (!ok) {
+        config_listener_fini(out);
+    }
+    return ok;
+}
+
+/* The keys that belong to the listener or to the broker, whichever per_listener_settings says. */
+static bool settle_scope(struct config_parser *p, struct config_scope *s)
+{
+    const struct config *c = p->c;
+    bool own = c->per_listener_settings;
+
+    if (key_seen(p, "listener_allow_anonymous", s)) {
+        s->l.allow_anonymous = s->l.listener_allow_anonymous;
+    } else if (!(own && key_seen(p, "allow_anonymous", s))) {
+        s->l.allow_anonymous = c->allow_anonymous;
+    }
+    if (!(own && key_seen(p, "allow_zero_length_clientid", s))) {
+        s->l.allow_zero_length_clientid = c->allow_zero_length_clientid;
+    }
+    return s->l.auto_id_prefix != NULL || copy_string(&s->l.auto_id_prefix, c->auto_id_prefix) ||
+           config_fail(p, "out of memory");
+}
+
+static bool add_listener(struct config_parser *p, const struct config_scope *s, uint16_t port,
+                         const char *address)
+{
+    struct config *c = p->c;
+    struct listener_config *more = realloc(c->listeners, (c->nlisteners + 1) * sizeof(*more));
+    struct listener_config *l;
+
+    if (more == NULL) {
+        return config_fail(p, "out of memory");
+    }
+    c->listeners = more;
+    l = &more[c->nlisteners];
+    if (!config_listener_copy(l, &s->l)) {
+        return config_fail(p, "out of memory");
+    }
+    c->nlisteners++;
+    l->port = port;
+    if (address != NULL) {
+        free(l->address);
+        return copy_string(&l->address, address) || config_fail(p, "out of memory");
+    }
+    return true;
+}
+
+/* The two ends of the loopback; on a machine without IPv6 the broker lives with the other one. */
+static bool add_loopback(struct config_parser *p, uint16_t port)
+{
+    static const struct {
+        int domain;
+        const char *address;
+    } ends[] = {{AF_INET, "127.0.0.1"}, {AF_INET6, "::1"}};
+    int only = p->scopes[0].l.socket_domain;
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < 2; i++) {
+        if (only == AF_UNSPEC || only == ends[i].domain) {
+            ok = add_listener(p, &p->scopes[0], port, ends[i].address);
+            if (ok) {
+                p->c->listeners[p->c->nlisteners - 1].optional = only == AF_UNSPEC;
+            }
+        }
+    }
+    return ok;
+}
+
+static bool warn_lost_keys(struct config_parser *p)
+{
+    bool ok = true;
+    size_t ordinal = 0;
+
+    for (size_t g = 0; g < config_ngroups; g++) {
+        for (size_t i = 0; ok && i < config_groups[g].nkeys; i++, ordinal++) {
+            if (p->scopes[0].seen[ordinal]) {
+                ok = config_warn(p,
+                                 "%s: stands before the first listener line and has no effect: the "
+                                 "default listener is not open",
+                                 config_groups[g].keys[i].name);
+            }
+        }
+    }
+    return ok;
+}
+
+static bool settle_listeners(struct config_parser *p, const struct config_overrides *o)
+{
+    bool open = p->default_open || (o->nports > 0 && p->nscopes > 1);
+    uint16_t file_port = p->scopes[0].l.port != 0 ? p->scopes[0].l.port : CONFIG_PORT_DEFAULT;
+    const uint16_t *ports = o->nports > 0 ? o->ports : &file_port;
+    size_t nports = o->nports > 0 ? o->nports : 1;
+    bool ok = true;
+
+    p->c->local_only = !open && p->nscopes == 1;
+    if (!key_seen(p, "allow_anonymous", NULL)) {
+        p->c->allow_anonymous = p->c->local_only;
+    }
+    for (size_t i = 0; ok && i < p->nscopes; i++) {
+        ok = settle_scope(p, &p->scopes[i]);
+    }
+    for (size_t i = 0; ok && i < nports && (open || p->c->local_only); i++) {
+        ok = open ? add_listener(p, &p->scopes[0], ports[i], NULL) : add_loopback(p, ports[i]);
+    }
+    for (size_t i = 1; ok && i < p->nscopes; i++) {
+        ok = add_listener(p, &p->scopes[i], p->scopes[i].l.port, NULL);
+    }
+    return ok && (open || p->c->local_only || warn_lost_keys(p));
+}
+
+static void settle_log(struct config_parser *p, const struct config_overrides *o)
+{
+    struct config *c = p->c;
+
+    if (p->log_none) {
+        c->log_dest = 0;
+    } else if (!p->log_dest_set) {
+        c->log_dest = o->daemon ? LOG_TO_SYSLOG : LOG_TO_STDERR;
+    }
+    if (o->verbose) {
+        c->log_type = LOGL_ALL;
+        c->log_dest |= LOG_TO_STDERR;
+    }
+}
+
+static void settle_limits(struct config_parser *p)
+{
+    struct config *c = p->c;
+
+    if (c->max_inflight_messages == 0) {
+        c->max_inflight_messages = UINT16_MAX;
+    }
+    if (!key_seen(p, "max_queued_messages", NULL)) {
+        c->max_queued_messages = c->persistence ? 0 : 1000;
+    }
+    if (c->memory_limit == 0) {
+        c->memory_limit = config_machine_memory() / 2;
+    }
+    if (c->shards == 0) {
+        c->shards = config_machine_cpus();
+        c->shards = c->shards < CONFIG_MAX_SHARDS ? c->shards : CONFIG_MAX_SHARDS;
+    }
+    if (c->acceptors == 0) {
+        c->acceptors = config_machine_cpus() / 4;
+        c->acceptors = c->acceptors < CONFIG_MAX_ACCEPTORS ? c->acceptors : CONFIG_MAX_ACCEPTORS;
+        c->acceptors = c->acceptors > 0 ? c->acceptors : 1;
+    }
+}
+
+static bool settle_store(struct config_parser *p, bool from_file)
+{
+    if (p->c->persistence) {
+        return config_warn(p,
+                           "persistence: this version keeps its store in memory; sessions, queued "
+                           "and retained messages are lost when the broker stops");
+    }
+    if (from_file && !key_seen(p, "persistence", NULL)) {
+        return config_warn(p, "persistence is not set: sessions, queued and retained messages are "
+                              "lost when the broker stops");
+    }
+    return true;
+}
+
+static bool settle(struct config_parser *p, const struct config_overrides *o, bool from_file)
+{
+    p->key = NULL;
+    p->line = 0;
+    p->c->user_set = key_seen(p, "user", NULL);
+    settle_log(p, o);
+    settle_limits(p);
+    return settle_listeners(p, o) && settle_store(p, from_file);
+}
+
+/* --- load and free --- */
+
+static size_t count_keys(void)
+{
+    size_t n = 0;
+
+    for (size_t g = 0; g < config_ngroups; g++) {
+        n += config_groups[g].nkeys;
+    }
+    return n;
+}
+
+static bool parser_init(struct config_parser *p)
+{
+    bool ok;
+
+    if (count_keys() > CONFIG_KEYS_MAX) {
+        return config_fail(p, "CONFIG_KEYS_MAX is too small");
+    }
+    p->c = calloc(1, sizeof(*p->c));
+    if (p->c == NULL) {
+        return config_fail(p, "out of memory");
+    }
+    p->c->log_type = LOGL_DEFAULT;
+    p->c->log_facility = LOG_DAEMON;
+    ok = set_defaults(p, false) && config_scope_add(p);
+    memset(p->seen, 0, sizeof(p->seen));
+    p->per_listener_key_seen = false;
+    return ok;
+}
+
+static int parser_finish(struct config_parser *p, bool ok, struct config **out)
+{
+    for (size_t i = 0; i < p->nscopes; i++) {
+        config_listener_fini(&p->scopes[i].l);
+    }
+    free(p->scopes);
+    if (!ok) {
+        config_free(&p->c);
+    }
+    *out = p->c;
+    return ok ? 0 : 1;
+}
+
+int config_load(const char *path, const struct config_overrides *overrides, struct config **out,
+                char *err, size_t cap)
+{
+    const struct config_overrides none = {.nports = 0};
+    struct config_parser p = {.err = err, .cap = cap};
+    bool ok;
+
+    ok = parser_init(&p) && (path == NULL || config_read_file(&p, path)) &&
+         settle(&p, overrides != NULL ? overrides : &none, path != NULL);
+    return parser_finish(&p, ok, out);
+}
+
+int config_parse(const char *text, size_t n, const char *name,
+                 const struct config_overrides *overrides, struct config **out, char *err,
+                 size_t cap)
+{
+    const struct config_overrides none = {.nports = 0};
+    struct config_parser p = {.err = err, .cap = cap, .in_memory = true};
+    bool ok;
+
+    ok = parser_init(&p) && config_read_text(&p, name, text, n) &&
+         settle(&p, overrides != NULL ? overrides : &none, true);
+    return parser_finish(&p, ok, out);
+}
+
+void config_free(struct config **config)
+{
+    struct config *c = *config;
+
+    if (c == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < c->nlisteners; i++) {
+        config_listener_fini(&c->listeners[i]);
+    }
+    free(c->listeners);
+    free(c->auto_id_prefix);
+    free(c->clientid_prefixes);
+    free(c->user);
+    free(c->pid_file);
+    free(c->persistence_location);
+    free(c->log_file);
+    free(c->log_timestamp_format);
+    for (size_t i = 0; i < c->nwarnings; i++) {
+        free(c->warnings[i]);
+    }
+    free(c->warnings);
+    free(c);
+    *config = NULL;
+}
+
+struct log_options config_log_options(const struct config *config)
+{
+    return (struct log_options){.dests = config->log_dest,
+                                .levels = config->log_type,
+                                .file = config->log_file,
+                                .timestamp = config->log_timestamp,
+                                .timestamp_format = config->log_timestamp_format,
+                                .facility = config->log_facility};
+}
