@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/load/client.h"
+
+#include <stdlib.h>
+
+#include "server/codec/ack.h"
+#include "server/codec/frame.h"
+
+#define MAX_PACKET (64u * 1024u * 1024u)
+#define IDS        65535u /* packet identifiers 1..65535 */
+#define SUB_ID     65535u /* SUBSCRIBE's; streams never have that many in flight */
+
+/* --- payload --- */
+
+static uint8_t fill_of(uint32_t publisher, uint64_t seq)
+{
+    return (uint8_t)(publisher * 31u + seq);
+}
+
+static void stamp_write(uint8_t *p, size_t n, const struct stamp *s)
+{
+    memcpy(p, s, sizeof(*s));
+    memset(p + sizeof(*s), fill_of(s->publisher, s->seq), n - sizeof(*s));
+}
+
+bool stamp_read(struct stamp *out, struct span payload)
+{
+    uint8_t fill;
+
+    if (payload.n < STAMP_MIN) {
+        return false;
+    }
+    memcpy(out, payload.p, sizeof(*out));
+    fill = fill_of(out->publisher, out->seq);
+    /* First, last and one in the middle: a cut, shifted or mixed up payload shows. */
+    return payload.n == STAMP_MIN ||
+           (payload.p[STAMP_MIN] == fill && payload.p[payload.n - 1] == fill &&
+            payload.p[(STAMP_MIN + payload.n) / 2] == fill);
+}
+
+/* --- stream --- */
+
+void stream_init(struct stream *s, enum mqtt_version v, const char *const *topics, uint32_t n,
+                 uint8_t qos, bool retain, uint32_t payload_n, uint32_t publisher, uint32_t run)
+{
+    /* The head encoder takes lengths only from the payload. */
+    static const uint8_t none[1];
+
+    *s = (struct stream){
+        .topics = n, .publisher = publisher, .qos = qos, .payload_n = payload_n, .run = run};
+    s->heads = calloc(n, sizeof(*s->heads));
+    for (uint32_t i = 0; s->heads != NULL && i < n; i++) {
+        struct publish m = {
+            .topic = span_str(topics[i]), .packet_id = 1, .qos = qos, .retain = retain};
+        struct stream_head *h = &s->heads[i];
+
+        m.payload = (struct span){none, payload_n};
+        h->p = malloc(publish_size(v, qos, m.topic.n, 0, 0) + MQTT_MAX_FIXED_HEADER);
+        if (h->p == NULL) {
+            die("out of memory");
+        }
+        h->n = publish_encode_head(h->p, &m, SPAN_NULL, v, &h->packet_id_at);
+    }
+}
+
+void stream_fini(struct stream *s)
+{
+    for (uint32_t i = 0; i < s->topics; i++) {
+        free(s->heads[i].p);
+    }
+    free(s->heads);
+    *s = (struct stream){.topics = 0};
+}
+
+static uint16_t id_of(uint64_t seq)
+{
+    return (uint16_t)(seq % (IDS - 1) + 1);
+}
+
+static void put_message(struct client *c, uint64_t seq, bool dup)
+{
+    const struct stream *s = &c->stream;
+    const struct stream_head *h = &s->heads[seq % s->topics];
+    struct stamp stamp = {s->run, s->publisher, seq, c->conn.loop->now_ns};
+    uint8_t *p = conn_room(&c->conn, h->n + s->payload_n);
+
+    memcpy(p, h->p, h->n);
+    if (s->qos > 0) {
+        uint16_t id = id_of(seq);
+
+        p[h->packet_id_at] = (uint8_t)(id >> 8);
+        p[h->packet_id_at + 1] = (uint8_t)id;
+        if (dup) {
+            p[0] |= 0x08;
+        }
+    }
+    stamp_write(p + h->n, s->payload_n, &stamp);
+    c->conn.out.n += h->n + s->payload_n;
+}
+
+static void put_ack(struct client *c, enum mqtt_type type, uint16_t id)
+{
+    uint8_t *p = conn_room(&c->conn, ACK_MAX);
+
+    c->conn.out.n += ack_encode(p, type, c->version, id, RC_SUCCESS);
+}
+
+void client_publish(struct client *c)
+{
+    put_message(c, c->stream.next++, false);
+    if (c->stream.qos == 0) {
+        c->stream.received = c->stream.done = c->stream.next;
+    }
+}
+
+/* [MQTT-4.4.0-1]: PUBREL for what had its PUBREC, PUBLISH with DUP for the rest, both in order. */
+static void stream_resume(struct client *c)
+{
+    struct stream *s = &c->stream;
+
+    if (s->done < s->next) {
+        s->resumes++;
+    }
+    for (uint64_t seq = s->done; seq < s->received; seq++) {
+        put_ack(c, MQTT_PUBREL, id_of(seq));
+    }
+    for (uint64_t seq = s->received; seq < s->next; seq++) {
+        put_message(c, seq, true);
+    }
+}
+
+void client_publish_once(struct client *c, const char *topic, struct span payload, bool retain)
+{
+    struct publish m = {.topic = span_str(topic), .payload = payload, .retain = retain};
+    size_t total = publish_size(c->version, 0, m.topic.n, 0, payload.n);
+    uint8_t *p = conn_room(&c->conn, total);
+    size_t id_at;
+    size_t n = publish_encode_head(p, &m, SPAN_NULL, c->version, &id_at);
+
+    if (payload.n > 0) {
+        memcpy(p + n, payload.p, payload.n);
+    }
+    c->conn.out.n += n + payload.n;
+}
+
+/* --- incoming --- */
+
+static void wrong(struct client *c, const char *what)
+{
+    c->ops->wrong(c, what);
+}
+
+/* Marks the identifier; false when it was marked. */
+static bool take_id(struct client *c, uint16_t id)
+{
+    uint64_t bit = (uint64_t)1 << (id & 63u);
+
+    if (c->taken == NULL) {
+        c->taken = calloc(65536 / 64, sizeof(*c->taken));
+        if (c->taken == NULL) {
+            die("out of memory");
+        }
+    }
+    if (c->taken[id >> 6] & bit) {
+        return false;
+    }
+    c->taken[id >> 6] |= bit;
+    return true;
+}
+
+static void on_publish(struct client *c, const struct frame *f)
+{
+    struct publish m;
+    const char *why = NULL;
+
+    if (publish_decode(&m, f->body, f->flags, c->version, true, &why) != DEC_OK) {
+        wrong(c, why);
+        return;
+    }
+    c->received_n++;
+    if (m.qos == 2 && !take_id(c, m.packet_id)) {
+        c->repeats++;
+        if (!m.dup) {
+            wrong(c, "packet identifier used again before PUBREL, without DUP");
+        }
+    } else {
+        c->ops->message(c, &m);
+    }
+    if (m.qos > 0 && c->conn.fd >= 0) {
+        put_ack(c, m.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, m.packet_id);
+    }
+}
+
+static void on_pubrel(struct client *c, uint16_t id)
+{
+    if (c->taken != NULL) {
+        c->taken[id >> 6] &= ~((uint64_t)1 << (id & 63u));
+    }
+    put_ack(c, MQTT_PUBCOMP, id);
+}
+
+static void on_pubrec(struct client *c, uint16_t id)
+{
+    struct stream *s = &c->stream;
+
+    if (s->qos != 2 || s->received >= s->next || id != id_of(s->received)) {
+        wrong(c, "PUBREC out of order or for nothing");
+        return;
+    }
+    s->received++;
+    put_ack(c, MQTT_PUBREL, id);
+    c->ops->acked(c);
+}
+
+/* PUBACK and PUBCOMP: the end of the oldest. */
+static void on_done(struct client *c, uint8_t qos, uint16_t id)
+{
+    struct stream *s = &c->stream;
+
+    if (s->qos != qos || s->done >= (qos == 2 ? s->received : s->next) || id != id_of(s->done)) {
+        wrong(c, qos == 2 ? "PUBCOMP out of order or for nothing"
+                          : "PUBACK out of order or for nothing");
+        return;
+    }
+    s->done++;
+    if (qos == 1) {
+        s->received = s->done;
+    }
+    c->ops->acked(c);
+}
+
+static void on_ack(struct client *c, const struct frame *f)
+{
+    struct ack a;
+    const char *why = NULL;
+
+    if (ack_decode(&a, f->body, f->type, c->version, &why) != DEC_OK) {
+        wrong(c, why);
+        return;
+    }
+    if (a.reason >= RC_UNSPECIFIED_ERROR) {
+        wrong(c, "acknowledgement with an error");
+    }
+    if (f->type == MQTT_PUBREC) {
+        on_pubrec(c, a.packet_id);
+    } else if (f->type == MQTT_PUBREL) {
+        on_pubrel(c, a.packet_id);
+    } else {
+        on_done(c, f->type == MQTT_PUBCOMP ? 2 : 1, a.packet_id);
+    }
+}
+
+static void on_connack(struct client *c, const struct frame *f)
+{
+    struct connack a;
+    const char *why = NULL;
+
+    if (c->state != CLIENT_OPENING || connack_decode(&a, f->body, c->version, &why) != DEC_OK) {
+        wrong(c, "CONNACK malformed or not asked for");
+        return;
+    }
+    if (a.reason != 0) {
+        wrong(c, "CONNACK refuses");
+        return;
+    }
+    c->state = CLIENT_UP;
+    if (!a.session_present) {
+        client_forget(c);
+    }
+    stream_resume(c);
+    c->ops->connected(c, a.session_present);
+}
+
+static void on_suback(struct client *c, const struct frame *f)
+{
+    struct suback s;
+    const char *why = NULL;
+
+    if (suback_decode(&s, f->body, c->version, &why) != DEC_OK || s.packet_id != SUB_ID) {
+        wrong(c, "SUBACK malformed or for nothing");
+        return;
+    }
+    for (size_t i = 0; i < s.codes.n; i++) {
+        if (s.codes.p[i] > 2) {
+            wrong(c, "SUBSCRIBE refused");
+        }
+    }
+    c->ops->subscribed(c);
+}
+
+static void on_packet(struct client *c, const struct frame *f)
+{
+    switch (f->type) {
+    case MQTT_PUBLISH:
+        on_publish(c, f);
+        return;
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBREL:
+    case MQTT_PUBCOMP:
+        on_ack(c, f);
+        return;
+    case MQTT_CONNACK:
+        on_connack(c, f);
+        return;
+    case MQTT_SUBACK:
+        on_suback(c, f);
+        return;
+    case MQTT_PINGRESP:
+    case MQTT_UNSUBACK:
+        return;
+    case MQTT_DISCONNECT:
+        wrong(c, "DISCONNECT from the broker");
+        return;
+    case MQTT_RESERVED:
+    case MQTT_CONNECT:
+    case MQTT_SUBSCRIBE:
+    case MQTT_UNSUBSCRIBE:
+    case MQTT_PINGREQ:
+    case MQTT_AUTH:
+        wrong(c, "packet a broker does not send");
+        return;
+    }
+}
+
+static size_t on_bytes(struct conn *conn, struct span in)
+{
+    struct client *c = (struct client *)conn;
+    size_t used = 0;
+    struct frame f;
+    const char *why = NULL;
+
+    while (c->conn.fd >= 0) {
+        enum frame_rc rc =
+            frame_next((struct span){in.p + used, in.n - used}, MAX_PACKET, &f, &why);
+
+        if (rc == FRAME_NEED_MORE) {
+            break;
+        }
+        if (rc != FRAME_OK) {
+            wrong(c, why != NULL ? why : "malformed packet");
+            return in.n;
+        }
+        on_packet(c, &f);
+        used += f.total;
+    }
+    return used;
+}
+
+/* --- life --- */
+
+static void on_opened(struct conn *conn)
+{
+    struct client *c = (struct client *)conn;
+    struct connect m = {.version = c->version,
+                        .clean = c->clean,
+                        .has_will = c->has_will,
+                        .keep_alive_s = c->keep_alive_s,
+                        .client_id = span_str(c->id),
+                        .will = c->will};
+    size_t cap = 128 + m.client_id.n + c->will.topic.n + c->will.payload.n;
+    uint8_t expiry[8];
+    uint8_t *p = conn_room(conn, cap);
+    size_t n;
+
+    if (c->version == MQTT_5 && !c->clean) {
+        m.props.raw =
+            span_of(expiry, prop_put_u32(expiry, PROP_SESSION_EXPIRY, MQTT_SESSION_NEVER_EXPIRES));
+    }
+    n = connect_encode(p, cap, &m);
+    if (n == 0) {
+        die("CONNECT does not fit");
+    }
+    conn->out.n += n;
+}
+
+static void on_closed(struct conn *conn, const char *why)
+{
+    struct client *c = (struct client *)conn;
+
+    c->state = CLIENT_CLOSED;
+    c->ops->closed(c, why);
+}
+
+static const struct conn_ops client_conn_ops = {on_opened, on_bytes, on_closed};
+
+bool client_open(struct client *c, struct loop *l, const struct address *to)
+{
+    c->state = CLIENT_OPENING;
+    if (!conn_open(&c->conn, l, to, &client_conn_ops)) {
+        c->state = CLIENT_CLOSED;
+        return false;
+    }
+    return true;
+}
+
+void client_subscribe(struct client *c, const char *const *filters, uint32_t n, uint8_t qos)
+{
+    struct subscribe_item items[16];
+    size_t cap = 16;
+    size_t used;
+
+    if (n > sizeof(items) / sizeof(items[0])) {
+        die("too many filters in one SUBSCRIBE");
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        items[i] = (struct subscribe_item){.filter = span_str(filters[i]), .qos = qos};
+        cap += items[i].filter.n + 3;
+    }
+    used = subscribe_encode(conn_room(&c->conn, cap), cap, c->version, SUB_ID, SPAN_NULL, items, n);
+    if (used == 0) {
+        die("SUBSCRIBE does not fit");
+    }
+    c->conn.out.n += used;
+}
+
+void client_close(struct client *c, bool clean)
+{
+    if (clean && c->state == CLIENT_UP) {
+        uint8_t *p = conn_room(&c->conn, 2);
+
+        p[0] = 0xE0;
+        p[1] = 0;
+        c->conn.out.n += 2;
+        loop_flush(c->conn.loop);
+    }
+    conn_close(&c->conn, !clean);
+    c->state = CLIENT_CLOSED;
+}
+
+void client_forget(struct client *c)
+{
+    free(c->taken);
+    c->taken = NULL;
+}
+
+void client_fini(struct client *c)
+{
+    conn_close(&c->conn, false);
+    c->state = CLIENT_CLOSED;
+    client_forget(c);
+    stream_fini(&c->stream);
+}

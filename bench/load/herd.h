@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * herd.h - many alike clients, connected a few at a time so that the listen queue does not
+ * overflow.
+ */
+#ifndef NOCTULE_BENCH_HERD_H
+#define NOCTULE_BENCH_HERD_H
+
+#include "bench/load/bench.h"
+
+struct herd {
+    struct run *run;
+    struct client *clients;
+    char (*ids)[32];
+    uint32_t n;
+    uint32_t opened;
+    uint32_t up; /* counted by herd_up() */
+};
+
+/* Client ids are PREFIX-RUN-NUMBER; owner is the herd, clean session is set. */
+void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
+               const struct client_ops *ops);
+void herd_fini(struct herd *h);
+/* Opens all and waits until each has called herd_up(); gives up after the time-out, as a failure.
+ */
+void herd_connect(struct herd *h);
+/* From a callback: one more client is where herd_connect() waits for it. */
+void herd_up(struct herd *h);
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * loop.h - one epoll loop and its connections: byte streams with one read and one write per turn.
+ *
+ * Threads    one. Nothing here blocks but loop_turn().
+ * Ownership  a conn is embedded in its owner, which keeps it until conn_close() and the end of the
+ * turn. Failure    out of memory ends the program: a generator without memory has nothing to
+ * measure.
+ */
+#ifndef NOCTULE_BENCH_LOOP_H
+#define NOCTULE_BENCH_LOOP_H
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "server/base/span.h"
+
+struct conn;
+
+struct conn_ops {
+    void (*opened)(struct conn *c); /* the TCP connection stands */
+    /* Bytes received; returns how many were consumed, the rest is shown again with what follows. */
+    size_t (*bytes)(struct conn *c, struct span in);
+    void (*closed)(struct conn *c,
+                   const char *why); /* by the peer or an error; fd is gone already */
+};
+
+struct bytes {
+    uint8_t *p;
+    size_t n;
+    size_t cap;
+};
+
+struct conn {
+    int fd; /* -1: closed */
+    bool connecting;
+    bool discard;       /* read and drop: only the end is of interest */
+    bool waits_for_out; /* the socket is full; EPOLLOUT is asked for */
+    bool dirty;         /* on the loop's list of those with output */
+    size_t sent;        /* bytes of out written already */
+    struct bytes out;   /* what waits for the end of the turn */
+    struct bytes tail;  /* start of a packet that is not whole yet */
+    struct conn *dirty_next;
+    const struct conn_ops *ops;
+    struct loop *loop;
+};
+
+struct address {
+    struct sockaddr_storage sa;
+    socklen_t n;
+};
+
+struct loop {
+    int epoll_fd;
+    uint64_t now_ns;    /* CLOCK_MONOTONIC, read once per wake-up */
+    struct conn *dirty; /* connections with output */
+    uint8_t *read_buf;
+    size_t read_cap;
+};
+
+void loop_init(struct loop *l);
+void loop_fini(struct loop *l);
+
+/* Waits at most timeout_ms, serves what is ready, then writes the output of every connection
+ * touched. */
+void loop_turn(struct loop *l, int timeout_ms);
+/* Writes what was put since the last turn. */
+void loop_flush(struct loop *l);
+
+uint64_t clock_ns(void);
+
+/* HOST:PORT, [V6]:PORT or a path; false when it cannot be understood. */
+bool address_parse(struct address *out, const char *host, unsigned port);
+
+/* Starts to connect. false: refused at once (errno). */
+bool conn_open(struct conn *c, struct loop *l, const struct address *to,
+               const struct conn_ops *ops);
+/* Ends it without a call of closed(). reset: by RST instead of FIN; what was not written yet is
+ * lost. */
+void conn_close(struct conn *c, bool reset);
+/* Room for n more bytes of output; the caller adds what it wrote to c->out.n. */
+uint8_t *conn_room(struct conn *c, size_t n);
+
+void bytes_free(struct bytes *b);
+uint8_t *bytes_room(struct bytes *b, size_t n);
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
