@@ -264,7 +264,7 @@ static void on_connack(struct client *c, const struct frame *f)
         return;
     }
     c->state = CLIENT_UP;
-    if (!a.session_present) {
+    if (c->version == MQTT_3_1 ? c->clean : !a.session_present) { /* 3.1 cannot tell */
         client_forget(c);
     }
     stream_resume(c);
