@@ -66,14 +66,24 @@ static bool has_range(const struct config_key *k)
     }
 }
 
+static void print_range(FILE *f, const struct config_key *k)
+{
+    if (k->max >= UINT32_MAX) {
+        fprintf(f, "%llu and above", (unsigned long long)k->min);
+    } else {
+        fprintf(f, "%llu to %llu", (unsigned long long)k->min, (unsigned long long)k->max);
+    }
+}
+
 static void print_table(FILE *f, const struct config_group *g)
 {
     fputs(".PP\n.TS\nl l l.\n\\fBkey\\fR\t\\fBdefault\\fR\t\\fBrange\\fR\n", f);
     for (size_t i = 0; i < g->nkeys; i++) {
         const struct config_key *k = &g->keys[i];
 
-        fprintf(f, "%s\t%s\t%llu to %llu\n", k->name, dflt_name(k), (unsigned long long)k->min,
-                (unsigned long long)k->max);
+        fprintf(f, "%s\t%s\t", k->name, dflt_name(k));
+        print_range(f, k);
+        fputc('\n', f);
     }
     fputs(".TE\n", f);
 }
@@ -94,8 +104,9 @@ static void print_key(FILE *f, const struct config_key *k)
     print_text(f, dflt_name(k));
     fputs(".\n", f);
     if (has_range(k)) {
-        fprintf(f, "Range: %llu to %llu.\n", (unsigned long long)k->min,
-                (unsigned long long)k->max);
+        fputs("Range: ", f);
+        print_range(f, k);
+        fputs(".\n", f);
     }
     if ((k->flags & CONFIG_RELOAD) != 0) {
         fputs("Read again at SIGHUP.\n", f);

@@ -265,7 +265,7 @@ bool config_set(struct config_parser *p, char *value)
 
 bool config_set_per_listener(struct config_parser *p, char *value)
 {
-    bool on;
+    bool on = false;
 
     if (!parse_bool(p, value, &on)) {
         return false;

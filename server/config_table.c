@@ -159,9 +159,10 @@ static const struct config_key limits[] = {
      .type = CONFIG_UINT,
      .flags = RELOAD,
      .offset = U32(max_queued_messages),
-     .dflt_text = "1000; 0 with persistence",
+     .dflt_text = "1000, or 0",
      .max = UINT32_MAX,
-     .help = "Messages that wait for one client, beside those on their way. What comes on top is "
+     .help = "Messages that wait for one client, beside those on their way; the default is 1000 "
+             "without and 0 with persistence. What comes on top is "
              "dropped and counted. "
              "0: no limit but max_queued_bytes."},
     {.name = "max_queued_bytes",
