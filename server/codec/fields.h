@@ -39,12 +39,18 @@ static inline enum dec_rc cur_packet_id(struct cursor *c, uint16_t *out, const c
     return DEC_OK;
 }
 
+/* *out is zeroed already, which is what the usual empty block means. */
 static inline enum dec_rc cur_props(struct cursor *c, struct props *out, enum prop_place place,
                                     const char **why)
 {
     size_t used = 0;
-    const enum dec_rc rc = props_decode(out, span_of(c->p, cur_left(c)), place, &used, why);
+    enum dec_rc rc;
 
+    if (!cur_at_end(c) && *c->p == 0) {
+        c->p++;
+        return DEC_OK;
+    }
+    rc = props_decode(out, span_of(c->p, cur_left(c)), place, &used, why);
     c->p += used;
     return rc;
 }
