@@ -2,9 +2,9 @@
 /*
  * mailbox.h - a lock-free queue of many producers into one shard, with its wake-up.
  *
- * A push is one compare-exchange onto a list (newest first); the consumer takes the whole list by one
- * exchange and reverses it. Items of one producer keep their order. The eventfd is written only when the
- * consumer sleeps, by the one producer that wins the exchange of the `asleep` flag.
+ * A push is one compare-exchange onto a list (newest first); the consumer takes the whole list by
+ * one exchange and reverses it. Items of one producer keep their order. The eventfd is written only
+ * when the consumer sleeps, by the one producer that wins the exchange of the `asleep` flag.
  *
  * Threads    push: any.  take, prepare_sleep, awake: the consumer.
  * Ownership  items are the pusher's until pushed, the consumer's afterwards; links are intrusive.
@@ -36,13 +36,16 @@ bool mailbox_init(struct mailbox *mb);
 void mailbox_fini(struct mailbox *mb);
 
 void mailbox_push(struct mailbox *mb, struct mail *item);
-/* A chain in order oldest -> newest, linked by `next` (newest->next is ignored), n items: one exchange. */
+/* A chain in order oldest -> newest, linked by `next` (newest->next is ignored), n items: one
+ * exchange. */
 void mailbox_push_chain(struct mailbox *mb, struct mail *oldest, struct mail *newest, size_t n);
 
-/* Everything there, oldest first, NULL-terminated; NULL when empty. *n becomes the number of items. */
+/* Everything there, oldest first, NULL-terminated; NULL when empty. *n becomes the number of items.
+ */
 struct mail *mailbox_take(struct mailbox *mb, size_t *n);
 
-/* True: nothing is there and producers will write the eventfd from now on. False: mail is there, do not wait. */
+/* True: nothing is there and producers will write the eventfd from now on. False: mail is there, do
+ * not wait. */
 bool mailbox_prepare_sleep(struct mailbox *mb);
 /* After waiting (or deciding not to): stop wake-ups, and drain the eventfd if it was `readable`. */
 void mailbox_awake(struct mailbox *mb, bool readable);

@@ -4,8 +4,8 @@
  *
  * Threads    the owning shard only, inside an RCU read.
  * Ownership  match_cache_get() lends the match until the next call; match_ref() to keep it.
- * Memory     fixed number of slots (4-way sets, grown by doubling while it pays, at most max_slots); topics longer than 512 bytes are not cached
- *            but still matched.
+ * Memory     fixed number of slots (4-way sets, grown by doubling while it pays, at most
+ * max_slots); topics longer than 512 bytes are not cached but still matched.
  */
 #ifndef NOCTULE_ROUTING_MATCH_CACHE_H
 #define NOCTULE_ROUTING_MATCH_CACHE_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * message.h - one application message: a single allocation, immutable once shared, atomically counted.
+ * message.h - one application message: a single allocation, immutable once shared, atomically
+ * counted.
  *
- * Layout behind the struct: two bytes of topic length (big endian), topic, payload, properties - so that
- * "length, topic, payload" is what MQTT 3.1.1 puts on the wire for QoS 0, in one piece.
+ * Layout behind the struct: two bytes of topic length (big endian), topic, payload, properties - so
+ * that "length, topic, payload" is what MQTT 3.1.1 puts on the wire for QoS 0, in one piece.
  *
  * Threads    any, after message_create(); fields are written only before the message is shared.
  * Ownership  counted references. message_unref() of the last one frees.
@@ -19,7 +20,8 @@
 struct message {
     _Atomic uint32_t refs;
     uint32_t payload_n; /* bytes */
-    uint32_t props_n;   /* bytes of v5 properties to pass on, encoded, in order of arrival, expiry left out */
+    uint32_t props_n;   /* bytes of v5 properties to pass on, encoded, in order of arrival, expiry
+                           left out */
     uint16_t topic_n;   /* bytes */
     uint8_t qos;        /* as published */
     bool retain;        /* as published */
@@ -30,7 +32,8 @@ struct message {
     uint8_t data[];     /* topic length, topic, payload, properties */
 };
 
-/* NULL: no memory. refs is 1; qos, retain, number, ids and expiry are 0 and the caller's to set before sharing. */
+/* NULL: no memory. refs is 1; qos, retain, number, ids and expiry are 0 and the caller's to set
+ * before sharing. */
 struct message *message_create(const void *topic, size_t topic_n, const void *payload,
                                size_t payload_n, const void *props, size_t props_n);
 

@@ -2,13 +2,14 @@
 /*
  * retained.h - the index of retained messages: topic -> message, in stripes, with replay by filter.
  *
- * Under a topic's stripe lock a retained publish takes the next number of one counter, changes the index,
- * and is handed to the store and to every interested shard, so that index, disk and wire agree on who was
- * last. A new subscription is put into the tree first, then reads retained_counter() (seq_cst both), replays
- * messages up to that number and takes live ones only above it: nothing missed, nothing twice.
+ * Under a topic's stripe lock a retained publish takes the next number of one counter, changes the
+ * index, and is handed to the store and to every interested shard, so that index, disk and wire
+ * agree on who was last. A new subscription is put into the tree first, then reads
+ * retained_counter() (seq_cst both), replays messages up to that number and takes live ones only
+ * above it: nothing missed, nothing twice.
  *
- * Each stripe keeps its topics in an order that treats '/' as the smallest byte, so that a level's children
- * are one run; a filter walks it by seeking, visiting about as many entries as it returns.
+ * Each stripe keeps its topics in an order that treats '/' as the smallest byte, so that a level's
+ * children are one run; a filter walks it by seeking, visiting about as many entries as it returns.
  *
  * Threads    any. Between retained_lock() and retained_unlock() only short, non-blocking work.
  * Ownership  the index holds one reference for each message in it.
@@ -32,7 +33,8 @@ struct retained;
 struct retained_stripe;
 
 /* Limits: 0 means none. nstripes is a power of two. */
-struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t max_bytes, uint64_t seed);
+struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t max_bytes,
+                                 uint64_t seed);
 void retained_destroy(struct retained *r);
 
 /* Locks the topic's stripe. */
@@ -52,9 +54,10 @@ struct retained_cursor; /* owns a copy of the filter and of the place it has rea
 struct retained_cursor *retained_cursor_create(const char *filter, size_t n, uint64_t up_to_number);
 void retained_cursor_destroy(struct retained_cursor *c);
 /*
- * Up to max messages that match, number not above up_to_number, a reference each for the caller; *done: nothing
- * left. Work per call is bounded (a stripe's lock is held for a few hundred steps at most), so 0 messages with *done
- * false is possible. A message that has expired at now_ms is skipped.
+ * Up to max messages that match, number not above up_to_number, a reference each for the caller;
+ * *done: nothing left. Work per call is bounded (a stripe's lock is held for a few hundred steps at
+ * most), so 0 messages with *done false is possible. A message that has expired at now_ms is
+ * skipped.
  */
 size_t retained_next(struct retained *r, struct retained_cursor *c, int64_t now_ms,
                      struct message **out, size_t max, bool *done);

@@ -2,15 +2,14 @@
 /*
  * subscribers.h - one shard's subscriptions: by filter id for delivery, by owner for sessions.
  *
- * Keeps the shard's interest in the shared tree right: the first subscription of a kind to a filter appears
- * there, the last one goes.
+ * Keeps the shard's interest in the shared tree right: the first subscription of a kind to a filter
+ * appears there, the last one goes.
  *
  * Threads    the owning shard only (RCU online).
- * Ownership  owners are opaque 64-bit ids, never 0. A struct sub belongs to the table; it is valid until
- *            subscribers_remove().
- * Cursors    a pinned filter_subs keeps the positions of its entries: removals leave NULL behind, additions go
- *            to the end. That is what lets a delivery to 100,000 subscribers pause and go on.
- * Errors     SUBS_NOMEM leaves everything as it was.
+ * Ownership  owners are opaque 64-bit ids, never 0. A struct sub belongs to the table; it is valid
+ * until subscribers_remove(). Cursors    a pinned filter_subs keeps the positions of its entries:
+ * removals leave NULL behind, additions go to the end. That is what lets a delivery to 100,000
+ * subscribers pause and go on. Errors     SUBS_NOMEM leaves everything as it was.
  */
 #ifndef NOCTULE_ROUTING_SUBSCRIBERS_H
 #define NOCTULE_ROUTING_SUBSCRIBERS_H
@@ -21,9 +20,9 @@ struct sub_options {
     uint8_t qos;
     bool no_local;
     bool retain_as_published;
-    bool durable;         /* the owner's session is durable: the filter's interest is TREE_DURABLE */
+    bool durable; /* the owner's session is durable: the filter's interest is TREE_DURABLE */
     uint8_t retain_handling;
-    uint32_t id;          /* v5 subscription identifier, 0: none */
+    uint32_t id; /* v5 subscription identifier, 0: none */
 };
 
 struct filter_subs; /* all of this shard's subscribers to one filter */
@@ -52,19 +51,24 @@ enum subs_rc {
 struct subscribers;
 
 struct subscribers *subscribers_create(struct tree *t, unsigned shard, uint64_t seed);
-void subscribers_destroy(struct subscribers *s); /* also ends the shard's interest in the tree */
+/* Also ends the shard's interest in the tree. No pins are left; the owners' lists are void
+ * afterwards. */
+void subscribers_destroy(struct subscribers *s);
 
 enum subs_rc subscribers_put(struct subscribers *s, struct sub_owner *list, uint64_t owner,
                              const char *filter, size_t n, const struct sub_options *o,
                              struct sub **out) __attribute__((warn_unused_result));
-struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const char *filter, size_t n);
+struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const char *filter,
+                             size_t n);
 void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct sub *sub);
 
 /* ---- delivery ---- */
-struct filter_subs *subscribers_of_filter(const struct subscribers *s, uint64_t filter_id); /* or NULL */
+struct filter_subs *subscribers_of_filter(const struct subscribers *s,
+                                          uint64_t filter_id); /* or NULL */
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id);
 
-/* Positions in use (live subscriptions, plus holes while pinned); entries may be NULL while pinned. */
+/* Positions in use (live subscriptions, plus holes while pinned); entries may be NULL while pinned.
+ */
 size_t filter_subs_end(const struct filter_subs *f);
 struct sub *filter_subs_at(const struct filter_subs *f, size_t pos);
 uint64_t filter_subs_id(const struct filter_subs *f);

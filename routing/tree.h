@@ -2,17 +2,18 @@
 /*
  * tree.h - the one topic tree of filters: which shards have an interest in a topic.
  *
- * A filter node has a 64-bit id that is never used again and a short list of (shard, kinds). Who subscribes
- * is the shards' own business (subscribers.h). The tree is read under RCU by every shard and changed under
- * one lock that is held for one filter at a time. Generations, hashed by the first levels, move only when a
- * (filter, shard, kind) appears or goes; match_cache.h rests on them.
+ * A filter node has a 64-bit id that is never used again and a short list of (shard, kinds). Who
+ * subscribes is the shards' own business (subscribers.h). The tree is read under RCU by every shard
+ * and changed under one lock that is held for one filter at a time. Generations, hashed by the
+ * first levels, move only when a (filter, shard, kind) appears or goes; match_cache.h rests on
+ * them.
  *
  * Fences     tree_set() moves the generation after the change (seq_cst); a publisher that reads the
  *            generations after storing a retained message (seq_cst) therefore either sees the new
  *            interest, or its message is older than the subscriber's look at the retained counter.
- * Threads    any registered with rcu.h. tree_match/tree_find: inside a read (not quiescent, not offline).
- * Ownership  a node stays valid for a shard while that shard has an interest in it; else for one read.
- * Blocking   tree_set(): one mutex; no waiting for readers under it (deferred frees).
+ * Threads    any registered with rcu.h. tree_match/tree_find: inside a read (not quiescent, not
+ * offline). Ownership  a node stays valid for a shard while that shard has an interest in it; else
+ * for one read. Blocking   tree_set(): one mutex; no waiting for readers under it (deferred frees).
  * Errors     NULL/false: no memory; the tree is unchanged.
  */
 #ifndef NOCTULE_ROUTING_TREE_H
@@ -39,18 +40,20 @@ struct tree *tree_create(void);
 void tree_destroy(struct tree *t); /* no readers left; calls rcu_drain() */
 
 /*
- * Sets the kinds (bits) `shard` has in `filter`, creating the node where there is none. Call with kinds != 0.
- * The filter is valid (topic.h). *id becomes the filter's id. NULL: no memory.
+ * Sets the kinds (bits) `shard` has in `filter`, creating the node where there is none. Call with
+ * kinds != 0. The filter is valid (topic.h). *id becomes the filter's id. NULL: no memory.
  */
-struct tree_node *tree_set(struct tree *t, const char *filter, size_t n, unsigned shard, unsigned kinds,
-                           uint64_t *id);
-/* Changes the kinds at a node where `shard` has an interest; 0 ends it and may free the node later. */
+struct tree_node *tree_set(struct tree *t, const char *filter, size_t n, unsigned shard,
+                           unsigned kinds, uint64_t *id);
+/* Changes the kinds at a node where `shard` has an interest; 0 ends it and may free the node later.
+ */
 bool tree_change(struct tree *t, struct tree_node *node, unsigned shard, unsigned kinds);
 
 /* The node of exactly this filter with any interest at all, or NULL. */
 struct tree_node *tree_find(const struct tree *t, const char *filter, size_t n, uint64_t *id);
 
-/* Rebuilds the filter's text (not NUL-terminated); returns its bytes, which may exceed cap (then cut). */
+/* Rebuilds the filter's text (not NUL-terminated); returns its bytes, which may exceed cap (then
+ * cut). */
 size_t tree_node_text(const struct tree_node *node, char *buf, size_t cap);
 
 /* ---- matching ---- */
@@ -71,16 +74,22 @@ struct match {
     struct match_target targets[];
 };
 
-/* A fresh match for a valid topic name, refs 1; also when nobody matches (ntargets 0). NULL: no memory. */
+/* A fresh match for a valid topic name, refs 1; also when nobody matches (ntargets 0). NULL: no
+ * memory. */
 struct match *tree_match(const struct tree *t, const char *topic, size_t n);
 void match_ref(struct match *m, uint32_t n);
 void match_unref(struct match *m);
 
 /*
- * A number that changes whenever the match of this topic may have: the sum of the (growing) generations of
- * the topic's first levels, of first level alone, and of filters that begin with a wildcard.
+ * A number that changes whenever the match of this topic may have: the sum of the (growing)
+ * generations of the topic's first levels, of first level alone, and of filters that begin with a
+ * wildcard.
  */
 uint64_t tree_generation(const struct tree *t, const char *topic, size_t n);
+
+/* The same in two steps: where a topic's generations are (never changes), and their sum now. */
+uint64_t tree_generation_key(const struct tree *t, const char *topic, size_t n);
+uint64_t tree_generation_at(const struct tree *t, uint64_t key);
 
 /* For metrics: filters with any interest, nodes in all, bytes taken. Relaxed, any thread. */
 struct tree_stats {

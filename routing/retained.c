@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Topics are spread over the stripes by the hash of the whole topic, so that writers seldom meet; a
+ * replay with a wildcard visits the stripes one after the other.
+ *
+ * A replay walks by judging one topic at a time: it matches, or the filter says which is the
+ * smallest text above it that could, and the walk seeks there. In the order of topic_set.h the next
+ * text after T is "T/", everything below T lies before T followed by a zero byte (which no topic
+ * has), and the topics that begin with '$' lie before "%".
+ */
+#include "routing/retained.h"
+
+#include "routing/topic_set.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define STEPS_LOCKED   256   /* topics judged while a stripe is locked */
+#define STEPS_CALL     1024  /* and by one call */
+#define LEAVES_LOCKED  16u   /* leaves looked at for expired messages while a stripe is locked */
+#define LEAVES_CALL    1024u /* and by one call */
+#define EXPIRED_LOCKED 64u
+
+struct retained_stripe {
+    _Alignas(64) pthread_mutex_t lock;
+    struct retained *all;
+    struct topic_set set;
+    struct message *old; /* replaced under the lock; its reference is dropped after it */
+};
+
+struct retained {
+    uint64_t seed;
+    uint64_t max_count, max_bytes;
+    unsigned nstripes;
+    pthread_mutex_t sweep_lock; /* of the two below; never taken inside a stripe's */
+    unsigned sweep_stripe;
+    uint32_t sweep_leaf;
+    _Alignas(64) _Atomic uint64_t counter;
+    _Atomic uint64_t count,
+        bytes; /* relaxed: limits and metrics, nothing is published through them */
+    struct retained_stripe stripes[];
+};
+
+/* ---- life ---- */
+
+struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t max_bytes,
+                                 uint64_t seed)
+{
+    size_t size = sizeof(struct retained) + nstripes * sizeof(struct retained_stripe);
+    struct retained *r;
+
+    assert(nstripes > 0 && (nstripes & (nstripes - 1)) == 0);
+    r = aligned_alloc(_Alignof(struct retained), size);
+    if (r == NULL) {
+        return NULL;
+    }
+    memset(r, 0, size);
+    r->seed = seed;
+    r->max_count = max_count;
+    r->max_bytes = max_bytes;
+    r->nstripes = nstripes;
+    pthread_mutex_init(&r->sweep_lock, NULL); /* cannot fail without attributes */
+    for (unsigned i = 0; i < nstripes; i++) {
+        r->stripes[i].all = r;
+        pthread_mutex_init(&r->stripes[i].lock, NULL);
+    }
+    return r;
+}
+
+static void stripe_fini(struct retained_stripe *s)
+{
+    struct topic_pos p = {0, 0};
+    struct message *m;
+
+    while ((m = topic_set_at(&s->set, &p)) != NULL) {
+        message_unref(m);
+        p.at++;
+    }
+    topic_set_fini(&s->set);
+    pthread_mutex_destroy(&s->lock);
+}
+
+void retained_destroy(struct retained *r)
+{
+    if (r == NULL) {
+        return;
+    }
+    for (unsigned i = 0; i < r->nstripes; i++) {
+        stripe_fini(&r->stripes[i]);
+    }
+    pthread_mutex_destroy(&r->sweep_lock);
+    free(r);
+}
+
+/* ---- one topic ---- */
+
+static uint64_t hash_of(const struct retained *r, const char *topic, size_t n)
+{
+    return XXH3_64bits_withSeed(topic, n, r->seed);
+}
+
+static unsigned stripe_of(const struct retained *r, uint64_t hash)
+{
+    return (unsigned)(hash & (r->nstripes - 1));
+}
+
+struct retained_stripe *retained_lock(struct retained *r, const char *topic, size_t n)
+{
+    struct retained_stripe *s = &r->stripes[stripe_of(r, hash_of(r, topic, n))];
+
+    pthread_mutex_lock(&s->lock);
+    return s;
+}
+
+void retained_unlock(struct retained_stripe *s)
+{
+    struct message *old = s->old;
+
+    s->old = NULL;
+    pthread_mutex_unlock(&s->lock);
+    if (old != NULL) {
+        message_unref(old); /* freeing a large payload takes a while: not under the lock */
+    }
+}
+
+uint64_t retained_take_number(struct retained_stripe *s)
+{
+    /* seq_cst: partner of retained_counter() and, through it, of tree_set(): see tree.h, "Fences".
+     */
+    return atomic_fetch_add_explicit(&s->all->counter, 1, memory_order_seq_cst) + 1;
+}
+
+uint64_t retained_counter(const struct retained *r)
+{
+    /* seq_cst: partner of retained_take_number(). */
+    return atomic_load_explicit(&r->counter, memory_order_seq_cst);
+}
+
+/* Adds to a total unless that would exceed max (0: no limit). */
+static bool reserve(_Atomic uint64_t *total, uint64_t add, uint64_t max)
+{
+    uint64_t was = atomic_load_explicit(total, memory_order_relaxed);
+
+    do {
+        if (max != 0 && (add > max || was > max - add)) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(total, &was, was + add, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+static void release(_Atomic uint64_t *total, uint64_t n)
+{
+    atomic_fetch_sub_explicit(total, n, memory_order_relaxed);
+}
+
+/* The index gives its reference up when the stripe is unlocked. */
+static void drop_later(struct retained_stripe *s, struct message *m)
+{
+    if (s->old != NULL) {
+        message_unref(s->old);
+    }
+    s->old = m;
+}
+
+static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos p,
+                                    struct message *old)
+{
+    if (old == NULL) {
+        return RETAINED_NOTHING;
+    }
+    topic_set_remove(&s->set, p);
+    release(&s->all->count, 1);
+    release(&s->all->bytes, message_size(old));
+    drop_later(s, old);
+    return RETAINED_CLEARED;
+}
+
+static enum retained_rc change_topic(struct retained_stripe *s, struct topic_pos p,
+                                     struct message *old, struct message *m)
+{
+    size_t was = message_size(old);
+    size_t is = message_size(m);
+
+    if (is > was && !reserve(&s->all->bytes, is - was, s->all->max_bytes)) {
+        return RETAINED_FULL;
+    }
+    if (is < was) {
+        release(&s->all->bytes, was - is);
+    }
+    message_ref(m, 1);
+    topic_set_replace(&s->set, p, m);
+    drop_later(s, old);
+    return RETAINED_CHANGED;
+}
+
+static enum retained_rc add_topic(struct retained_stripe *s, uint64_t hash, struct message *m)
+{
+    struct retained *r = s->all;
+
+    if (!reserve(&r->count, 1, r->max_count)) {
+        return RETAINED_FULL;
+    }
+    if (!reserve(&r->bytes, message_size(m), r->max_bytes)) {
+        release(&r->count, 1);
+        return RETAINED_FULL;
+    }
+    if (!topic_set_add(&s->set, hash, m)) {
+        release(&r->count, 1);
+        release(&r->bytes, message_size(m));
+        return RETAINED_NOMEM;
+    }
+    message_ref(m, 1);
+    return RETAINED_SET;
+}
+
+enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
+{
+    uint64_t hash = hash_of(s->all, message_topic(m), m->topic_n);
+    struct topic_pos p = {0, 0};
+    struct message *old = topic_set_find(&s->set, hash, message_topic(m), m->topic_n, &p);
+
+    if (m->payload_n == 0) {
+        return clear_topic(s, p, old);
+    }
+    return old != NULL ? change_topic(s, p, old, m) : add_topic(s, hash, m);
+}
+
+/* ---- replay: where to look next ---- */
+
+/* The text `prefix_n` bytes of base's topic, then suffix. */
+struct place {
+    struct message *base;
+    size_t prefix_n;
+    const char *suffix; /* part of the filter, or static */
+    size_t suffix_n;
+};
+
+struct retained_cursor {
+    uint64_t up_to;
+    unsigned stripe; /* the one under way */
+    bool is_exact;   /* no wildcard: one stripe, known from the topic */
+    bool is_begun;   /* `stripe` and `place` are set */
+    struct place
+        place; /* a reference of our own keeps place.base, whose text is the place reached */
+    size_t n;
+    char filter[];
+};
+
+static struct topic_key place_key(const struct place *p)
+{
+    return (struct topic_key){
+        .a = p->base == NULL ? "" : message_topic(p->base),
+        .b = p->suffix,
+        .an = p->prefix_n,
+        .bn = p->suffix_n,
+    };
+}
+
+static const char *level_end(const char *p, const char *end)
+{
+    const char *slash = memchr(p, '/', (size_t)(end - p));
+
+    return slash == NULL ? end : slash;
+}
+
+static bool is_wild(const char *level, const char *end)
+{
+    return level < end && (*level == '+' || *level == '#');
+}
+
+/*
+ * Where the literal text from this level on ends: what every match has to have here. Before a '+'
+ * that is behind the '/', before a '#' in front of it, since "a/#" matches "a" as well
+ * [MQTT-4.7.1-2].
+ */
+static const char *literal_end(const char *level, const char *end)
+{
+    const char *at = level;
+
+    while (!is_wild(level, end)) {
+        at = level_end(level, end);
+        if (at == end) {
+            return at;
+        }
+        level = at + 1;
+    }
+    return level < end && *level == '+' ? level : at;
+}
+
+static struct place first_place(const struct retained_cursor *c)
+{
+    size_t n = (size_t)(literal_end(c->filter, c->filter + c->n) - c->filter);
+
+    return (struct place){.suffix = c->filter, .suffix_n = n};
+}
+
+static struct place after_prefix(struct message *m, size_t prefix_n, const char *suffix, size_t n)
+{
+    return (struct place){m, prefix_n, suffix, n};
+}
+
+enum verdict { MATCHES, LOOK_AT, NO_MORE };
+
+/* Nothing more below the last '+' that could differ: on to its next value, if there is a '+'. */
+static enum verdict next_value(struct message *m, const char *plus_end, struct place *next)
+{
+    if (plus_end == NULL) {
+        return NO_MORE;
+    }
+    *next = after_prefix(m, (size_t)(plus_end - message_topic(m)), "\0", 1);
+    return LOOK_AT;
+}
+
+/*
+ * Compares m's topic with the filter level by level. LOOK_AT: *next is the smallest text above the
+ * topic that may match.
+ */
+static enum verdict judge(const struct retained_cursor *c, struct message *m, struct place *next)
+{
+    const char *topic = message_topic(m);
+    const char *t = topic;
+    const char *t_end = topic + m->topic_n;
+    const char *f = c->filter;
+    const char *f_end = f + c->n;
+    const char *plus_end = NULL; /* in the topic: where the level of the last '+' ends */
+
+    if (is_wild(f, f_end) && *t == '$') {
+        *next = after_prefix(NULL, 0, "%", 1); /* [MQTT-4.7.2-1] */
+        return LOOK_AT;
+    }
+    for (;; f++, t++) {
+        const char *fe = level_end(f, f_end);
+        const char *te = level_end(t, t_end);
+
+        if (f < f_end && *f == '#') {
+            return MATCHES;
+        }
+        if (f < f_end && *f == '+') {
+            plus_end = te;
+        } else {
+            int order = topic_compare(f, (size_t)(fe - f), t, (size_t)(te - t));
+
+            if (order > 0) { /* the filter's level lies ahead; with its '/', if it has one */
+                size_t slash = t > topic;
+
+                *next = after_prefix(m, (size_t)(t - topic) - slash, f - slash,
+                                     (size_t)(literal_end(f, f_end) - f) + slash);
+                return LOOK_AT;
+            }
+            if (order < 0) {
+                return next_value(m, plus_end, next);
+            }
+        }
+        if (te == t_end && (fe == f_end || (f_end - fe == 2 && fe[1] == '#'))) {
+            return MATCHES;
+        }
+        if (fe == f_end) { /* the topic goes on below what the filter ends with */
+            return next_value(m, plus_end, next);
+        }
+        if (te == t_end) { /* the filter goes on below this topic */
+            *next = after_prefix(m, m->topic_n, fe, (size_t)(literal_end(fe + 1, f_end) - fe));
+            return LOOK_AT;
+        }
+        f = fe;
+        t = te;
+    }
+}
+
+/* ---- replay: the walk ---- */
+
+struct retained_cursor *retained_cursor_create(const char *filter, size_t n, uint64_t up_to_number)
+{
+    struct retained_cursor *c = malloc(sizeof(*c) + n);
+
+    if (c == NULL) {
+        return NULL;
+    }
+    *c = (struct retained_cursor){.up_to = up_to_number, .n = n};
+    memcpy(c->filter, filter, n);
+    c->is_exact = memchr(filter, '+', n) == NULL && memchr(filter, '#', n) == NULL;
+    return c;
+}
+
+void retained_cursor_destroy(struct retained_cursor *c)
+{
+    if (c == NULL) {
+        return;
+    }
+    if (c->place.base != NULL) {
+        message_unref(c->place.base);
+    }
+    free(c);
+}
+
+/* What one call has gathered, and how much it may still do. */
+struct replay {
+    const struct retained_cursor *cursor;
+    int64_t now_ms;
+    struct message **out;
+    size_t n, max;
+    int steps;
+};
+
+static void gather(struct replay *y, struct message *m)
+{
+    if (m->number <= y->cursor->up_to && (m->expires_ms == 0 || m->expires_ms > y->now_ms)) {
+        message_ref(m, 1);
+        y->out[y->n++] = m;
+    }
+}
+
+/* The position of `next` when m at p is below it: mostly the neighbour. */
+static struct topic_pos advance(const struct topic_set *set, struct topic_pos p,
+                                const struct place *next)
+{
+    struct topic_key k = place_key(next);
+    struct message *m;
+
+    p.at++;
+    m = topic_set_at(set, &p);
+    if (m == NULL || topic_key_compare(&k, message_topic(m), m->topic_n) <= 0) {
+        return p;
+    }
+    return topic_set_seek(set, &k);
+}
+
+/* Under the stripe's lock. True: the stripe is through. False: *place is where to go on. */
+static bool walk(struct replay *y, const struct topic_set *set, struct place *place)
+{
+    struct topic_key k = place_key(place);
+    struct topic_pos p = topic_set_seek(set, &k);
+    struct message *m;
+    int locked = STEPS_LOCKED;
+
+    while ((m = topic_set_at(set, &p)) != NULL) {
+        /* A step is about as long as the topic: count the endless ones as several. */
+        int cost = 1 + m->topic_n / 256;
+
+        if (y->n == y->max || locked <= 0 || y->steps <= 0) {
+            return false;
+        }
+        locked -= cost;
+        y->steps -= cost;
+        switch (judge(y->cursor, m, place)) {
+        case MATCHES:
+            gather(y, m);
+            *place = after_prefix(m, m->topic_n, "/", 1);
+            p.at++;
+            break;
+        case LOOK_AT:
+            p = advance(set, p, place);
+            break;
+        case NO_MORE:
+            return true;
+        }
+    }
+    return true;
+}
+
+/* Goes on in the cursor's stripe; the cursor's reference moves along with its place. */
+static bool walk_stripe(struct replay *y, struct retained *r, struct retained_cursor *c)
+{
+    struct retained_stripe *s = &r->stripes[c->stripe];
+    struct place place = c->place;
+    struct message *was = c->place.base;
+    bool through;
+
+    pthread_mutex_lock(&s->lock);
+    through = walk(y, &s->set, &place);
+    if (through) {
+        place = first_place(c);
+    } else if (place.base != NULL) {
+        message_ref(place.base, 1); /* in the index or ours already, so still there */
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (was != NULL) {
+        message_unref(was);
+    }
+    c->place = place;
+    return through;
+}
+
+static void begin(const struct retained *r, struct retained_cursor *c)
+{
+    c->is_begun = true;
+    c->stripe = c->is_exact ? stripe_of(r, hash_of(r, c->filter, c->n)) : 0;
+    c->place = first_place(c);
+}
+
+size_t retained_next(struct retained *r, struct retained_cursor *c, int64_t now_ms,
+                     struct message **out, size_t max, bool *done)
+{
+    struct replay y = {c, now_ms, out, 0, max, STEPS_CALL};
+
+    if (!c->is_begun) {
+        begin(r, c);
+    }
+    *done = c->stripe == r->nstripes;
+    while (!*done && y.n < max && y.steps > 0) {
+        if (walk_stripe(&y, r, c)) {
+            c->stripe = c->is_exact ? r->nstripes : c->stripe + 1;
+            *done = c->stripe == r->nstripes;
+            y.steps--; /* an empty stripe is a step as well */
+        }
+    }
+    return y.n;
+}
+
+/* ---- expiry ---- */
+
+/* A few leaves of the stripe the sweep is at; returns how many messages went. Under the sweep's
+ * lock. */
+static size_t sweep(struct retained *r, int64_t now_ms, size_t max, uint32_t *budget)
+{
+    struct retained_stripe *s = &r->stripes[r->sweep_stripe];
+    struct message *gone[EXPIRED_LOCKED];
+    uint32_t leaves = LEAVES_LOCKED;
+    bool at_end;
+    size_t n;
+
+    pthread_mutex_lock(&s->lock);
+    n = topic_set_expire(&s->set, &r->sweep_leaf, &leaves, now_ms, gone,
+                         max < EXPIRED_LOCKED ? max : EXPIRED_LOCKED);
+    at_end = r->sweep_leaf >= s->set.n;
+    pthread_mutex_unlock(&s->lock);
+    if (at_end) {
+        r->sweep_stripe = (r->sweep_stripe + 1) & (r->nstripes - 1);
+        r->sweep_leaf = 0;
+    }
+    *budget -= LEAVES_LOCKED - leaves + 1;
+    for (size_t i = 0; i < n; i++) {
+        release(&r->count, 1);
+        release(&r->bytes, message_size(gone[i]));
+        message_unref(gone[i]);
+    }
+    return n;
+}
+
+size_t retained_expire(struct retained *r, int64_t now_ms, size_t max)
+{
+    uint32_t budget = LEAVES_CALL;
+    unsigned visited = 0;
+    size_t n = 0;
+
+    pthread_mutex_lock(&r->sweep_lock);
+    while (n < max && visited < r->nstripes && budget > LEAVES_LOCKED) {
+        unsigned at = r->sweep_stripe;
+
+        n += sweep(r, now_ms, max - n, &budget);
+        visited += r->sweep_stripe != at || r->sweep_leaf == 0;
+    }
+    pthread_mutex_unlock(&r->sweep_lock);
+    return n;
+}
+
+void retained_stats(const struct retained *r, struct retained_stats *out)
+{
+    out->count = atomic_load_explicit(&r->count, memory_order_relaxed);
+    out->bytes = atomic_load_explicit(&r->bytes, memory_order_relaxed);
+}

@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two tables: filter id -> filter_subs for delivery, (owner, filter id) -> sub for overlap and
+ * lookup. An owner's and a filter's subscriptions are linked both ways, so that one of 100,000 goes
+ * in a step.
+ */
+#include "routing/subscribers.h"
+
+#include "routing/table.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define SEGMENT_BITS 8u
+
+struct filter_subs {
+    struct tree_node *node; /* valid while live > 0 */
+    uint64_t id;
+    union {
+        struct sub *one; /* cap 1 */
+        struct sub **many;
+    } u;
+    uint32_t cap;
+    uint32_t end;     /* positions in use */
+    uint32_t live;    /* of those not NULL */
+    uint32_t durable; /* of the live ones */
+    uint32_t pins;
+};
+
+struct subscribers {
+    struct tree *tree;
+    unsigned shard;
+    uint64_t seed;
+    struct table by_filter;
+    struct table by_owner;
+    size_t count;
+    size_t bytes; /* without the tables */
+};
+
+/* ---- the two tables ---- */
+
+static uint64_t filter_hash(const struct subscribers *s, uint64_t id)
+{
+    return table_mix(id ^ s->seed);
+}
+
+static bool filter_eq(const void *p, const void *key)
+{
+    return ((const struct filter_subs *)p)->id == *(const uint64_t *)key;
+}
+
+struct owner_key {
+    uint64_t owner, id;
+};
+
+static uint64_t owner_hash(const struct subscribers *s, uint64_t owner, uint64_t id)
+{
+    return table_mix(table_mix(owner ^ s->seed) + id);
+}
+
+static bool owner_eq(const void *p, const void *key)
+{
+    const struct sub *sub = p;
+    const struct owner_key *k = key;
+
+    return sub->owner == k->owner && sub->filter->id == k->id;
+}
+
+struct filter_subs *subscribers_of_filter(const struct subscribers *s, uint64_t filter_id)
+{
+    return table_find(&s->by_filter, filter_hash(s, filter_id), filter_eq, &filter_id);
+}
+
+struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id)
+{
+    struct owner_key key = {owner, filter_id};
+
+    return table_find(&s->by_owner, owner_hash(s, owner, filter_id), owner_eq, &key);
+}
+
+struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const char *filter,
+                             size_t n)
+{
+    uint64_t id;
+
+    return tree_find(s->tree, filter, n, &id) == NULL ? NULL : subscribers_of_owner(s, owner, id);
+}
+
+/* ---- the array of one filter ---- */
+
+static struct sub **entries(struct filter_subs *f)
+{
+    return f->cap == 1 ? &f->u.one : f->u.many;
+}
+
+static size_t array_bytes(uint32_t cap)
+{
+    return cap == 1 ? 0 : cap * sizeof(struct sub *);
+}
+
+/* Room for cap > 1 entries; a single one goes from its place in f to an array. */
+static bool set_capacity(struct subscribers *s, struct filter_subs *f, uint32_t cap)
+{
+    size_t size = (size_t)cap * sizeof(struct sub *);
+    struct sub **many;
+
+    if (f->cap == 1) {
+        many = malloc(size);
+        if (many != NULL) {
+            many[0] = f->u.one;
+        }
+    } else {
+        many = realloc(f->u.many, size);
+    }
+    if (many == NULL) {
+        return false;
+    }
+    s->bytes += array_bytes(cap) - array_bytes(f->cap);
+    f->u.many = many;
+    f->cap = cap;
+    return true;
+}
+
+static void place(struct filter_subs *f, uint32_t pos, struct sub *sub)
+{
+    entries(f)[pos] = sub;
+    sub->pos = pos;
+}
+
+static void append(struct filter_subs *f, struct sub *sub)
+{
+    assert(f->end < f->cap);
+    place(f, f->end++, sub);
+    f->live++;
+    f->durable += sub->opts.durable;
+}
+
+/* Halves what is three quarters empty. A failed realloc() leaves it as it is. */
+static void shrink(struct subscribers *s, struct filter_subs *f)
+{
+    if (f->cap >= 8 && f->end <= f->cap / 4) {
+        (void)set_capacity(s, f, f->cap / 2);
+    }
+}
+
+static void drop_from_array(struct subscribers *s, struct filter_subs *f, struct sub *sub)
+{
+    f->live--;
+    f->durable -= sub->opts.durable;
+    entries(f)[sub->pos] = NULL;
+    if (f->pins > 0) {
+        return; /* somebody holds a position: a hole */
+    }
+    f->end--;
+    if (sub->pos != f->end) {
+        place(f, sub->pos, entries(f)[f->end]);
+    }
+    shrink(s, f);
+}
+
+/* Fills holes from the end: touches as many subscriptions as there are holes, not all of them. */
+static void close_holes(struct filter_subs *f)
+{
+    struct sub **e = entries(f);
+
+    for (uint32_t i = 0; f->end > f->live && i < f->live; i++) {
+        if (e[i] != NULL) {
+            continue;
+        }
+        while (e[f->end - 1] == NULL) {
+            f->end--;
+        }
+        place(f, i, e[--f->end]);
+    }
+    f->end = f->live;
+}
+
+size_t filter_subs_end(const struct filter_subs *f)
+{
+    return f->end;
+}
+
+struct sub *filter_subs_at(const struct filter_subs *f, size_t pos)
+{
+    return f->cap == 1 ? f->u.one : f->u.many[pos];
+}
+
+uint64_t filter_subs_id(const struct filter_subs *f)
+{
+    return f->id;
+}
+
+/* ---- interest in the tree ---- */
+
+static unsigned kinds_of(uint32_t live, uint32_t durable)
+{
+    return (durable > 0 ? TREE_DURABLE : 0u) | (durable < live ? TREE_PLAIN : 0u);
+}
+
+static unsigned kinds_of_one(const struct sub_options *o)
+{
+    return o->durable ? TREE_DURABLE : TREE_PLAIN;
+}
+
+/* The tree hears only of a change; it needs no memory where the shard had an interest. */
+static void update_interest(struct subscribers *s, struct filter_subs *f, unsigned was)
+{
+    unsigned is = kinds_of(f->live, f->durable);
+
+    if (is != was) {
+        bool ok = tree_change(s->tree, f->node, s->shard, is);
+
+        assert(ok);
+        (void)ok;
+    }
+}
+
+/* ---- filters coming and going ---- */
+
+static void filter_free(struct subscribers *s, struct filter_subs *f)
+{
+    s->bytes -= sizeof(*f) + array_bytes(f->cap);
+    if (f->cap > 1) {
+        free(f->u.many);
+    }
+    free(f);
+}
+
+/* A filter new to this shard, with the interest it begins with. */
+static struct filter_subs *filter_begin(struct subscribers *s, const char *filter, size_t n,
+                                        unsigned kinds)
+{
+    struct filter_subs *f = malloc(sizeof(*f));
+
+    if (f == NULL) {
+        return NULL;
+    }
+    *f = (struct filter_subs){.cap = 1};
+    f->node = tree_set(s->tree, filter, n, s->shard, kinds, &f->id);
+    if (f->node == NULL) {
+        free(f);
+        return NULL;
+    }
+    if (!table_put(&s->by_filter, filter_hash(s, f->id), f)) {
+        (void)tree_change(s->tree, f->node, s->shard, 0);
+        free(f);
+        return NULL;
+    }
+    s->bytes += sizeof(*f);
+    return f;
+}
+
+/*
+ * Nobody subscribes any more. While somebody holds a pin f stays, out of reach of new
+ * subscriptions: they get a filter_subs of their own, since by then the node may be gone and made
+ * again under another id.
+ */
+static void filter_end(struct subscribers *s, struct filter_subs *f)
+{
+    (void)tree_change(s->tree, f->node, s->shard, 0);
+    f->node = NULL;
+    table_remove(&s->by_filter, filter_hash(s, f->id), f);
+    if (f->pins == 0) {
+        filter_free(s, f);
+    }
+}
+
+void filter_subs_pin(struct filter_subs *f)
+{
+    f->pins++;
+}
+
+void filter_subs_unpin(struct subscribers *s, struct filter_subs *f)
+{
+    assert(f->pins > 0);
+    if (--f->pins > 0) {
+        return;
+    }
+    if (f->live == 0) {
+        filter_free(s, f);
+        return;
+    }
+    close_holes(f);
+    shrink(s, f);
+}
+
+/* ---- subscriptions ---- */
+
+static void link_owner(struct sub_owner *list, struct sub *sub)
+{
+    sub->owner_prev = NULL;
+    sub->owner_next = list->first;
+    if (list->first != NULL) {
+        list->first->owner_prev = sub;
+    }
+    list->first = sub;
+    list->count++;
+}
+
+static void unlink_owner(struct sub_owner *list, struct sub *sub)
+{
+    if (sub->owner_next != NULL) {
+        sub->owner_next->owner_prev = sub->owner_prev;
+    }
+    if (sub->owner_prev != NULL) {
+        sub->owner_prev->owner_next = sub->owner_next;
+    } else {
+        assert(list->first == sub);
+        list->first = sub->owner_next;
+    }
+    list->count--;
+}
+
+static void replace(struct subscribers *s, struct sub *sub, const struct sub_options *o)
+{
+    struct filter_subs *f = sub->filter;
+    unsigned was = kinds_of(f->live, f->durable);
+
+    f->durable = f->durable - sub->opts.durable + o->durable;
+    sub->opts = *o;
+    update_interest(s, f, was);
+}
+
+/* Room in f's array and a place in the owners' table; false leaves both as they were. */
+static bool enter(struct subscribers *s, struct filter_subs *f, struct sub *sub)
+{
+    if (f->end == f->cap && !set_capacity(s, f, f->cap < 4 ? f->cap * 2 : f->cap + f->cap / 2)) {
+        return false;
+    }
+    sub->filter = f;
+    return table_put(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
+}
+
+static struct sub *add(struct subscribers *s, struct filter_subs *f, uint64_t owner,
+                       const char *filter, size_t n, const struct sub_options *o)
+{
+    struct sub *sub = calloc(1, sizeof(*sub));
+    bool is_new = f == NULL;
+    unsigned was;
+
+    if (sub == NULL) {
+        return NULL;
+    }
+    sub->owner = owner;
+    sub->opts = *o;
+    if (is_new) {
+        f = filter_begin(s, filter, n, kinds_of_one(o));
+    }
+    if (f == NULL || !enter(s, f, sub)) {
+        if (f != NULL && is_new) {
+            filter_end(s, f);
+        }
+        free(sub);
+        return NULL;
+    }
+    was = is_new ? kinds_of_one(o) : kinds_of(f->live, f->durable);
+    append(f, sub);
+    update_interest(s, f, was);
+    return sub;
+}
+
+enum subs_rc subscribers_put(struct subscribers *s, struct sub_owner *list, uint64_t owner,
+                             const char *filter, size_t n, const struct sub_options *o,
+                             struct sub **out)
+{
+    struct filter_subs *f = NULL;
+    struct sub *sub = NULL;
+    uint64_t id;
+
+    assert(owner != 0);
+    if (tree_find(s->tree, filter, n, &id) != NULL) {
+        f = subscribers_of_filter(s, id);
+        sub = f == NULL ? NULL : subscribers_of_owner(s, owner, id);
+    }
+    if (sub != NULL) {
+        replace(s, sub, o);
+        *out = sub;
+        return SUBS_REPLACED;
+    }
+    sub = add(s, f, owner, filter, n, o);
+    if (sub == NULL) {
+        return SUBS_NOMEM;
+    }
+    link_owner(list, sub);
+    s->count++;
+    s->bytes += sizeof(*sub);
+    *out = sub;
+    return SUBS_NEW;
+}
+
+void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct sub *sub)
+{
+    struct filter_subs *f = sub->filter;
+    unsigned was = kinds_of(f->live, f->durable);
+
+    table_remove(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
+    unlink_owner(list, sub);
+    drop_from_array(s, f, sub);
+    if (f->live == 0) {
+        filter_end(s, f);
+    } else {
+        update_interest(s, f, was);
+    }
+    free(sub);
+    s->count--;
+    s->bytes -= sizeof(*sub);
+}
+
+size_t sub_filter_text(const struct sub *sub, char *buf, size_t cap)
+{
+    size_t n = tree_node_text(sub->filter->node, buf, cap);
+
+    return n < cap ? n : cap;
+}
+
+/* ---- life ---- */
+
+struct subscribers *subscribers_create(struct tree *t, unsigned shard, uint64_t seed)
+{
+    struct subscribers *s = calloc(1, sizeof(*s));
+
+    if (s == NULL) {
+        return NULL;
+    }
+    s->tree = t;
+    s->shard = shard;
+    s->seed = seed;
+    if (!table_init(&s->by_filter, SEGMENT_BITS) || !table_init(&s->by_owner, SEGMENT_BITS)) {
+        subscribers_destroy(s);
+        return NULL;
+    }
+    return s;
+}
+
+static void destroy_filter(void *arg, void *p)
+{
+    struct subscribers *s = arg;
+    struct filter_subs *f = p;
+
+    for (uint32_t i = 0; i < f->end; i++) {
+        free(entries(f)[i]);
+    }
+    (void)tree_change(s->tree, f->node, s->shard, 0);
+    filter_free(s, f);
+}
+
+void subscribers_destroy(struct subscribers *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    if (s->by_filter.segments != NULL) {
+        table_each(&s->by_filter, destroy_filter, s);
+        table_fini(&s->by_filter);
+    }
+    if (s->by_owner.segments != NULL) {
+        table_fini(&s->by_owner);
+    }
+    free(s);
+}
+
+size_t subscribers_count(const struct subscribers *s)
+{
+    return s->count;
+}
+
+size_t subscribers_bytes(const struct subscribers *s)
+{
+    return sizeof(*s) + s->bytes + s->by_filter.bytes + s->by_owner.bytes;
+}
