@@ -265,6 +265,11 @@ static void filter_end(struct subscribers *s, struct filter_subs *f)
     }
 }
 
+bool filter_subs_is_pinned(const struct filter_subs *f)
+{
+    return f->pins > 0;
+}
+
 void filter_subs_pin(struct filter_subs *f)
 {
     f->pins++;

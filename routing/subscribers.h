@@ -73,6 +73,7 @@ size_t filter_subs_end(const struct filter_subs *f);
 struct sub *filter_subs_at(const struct filter_subs *f, size_t pos);
 uint64_t filter_subs_id(const struct filter_subs *f);
 void filter_subs_pin(struct filter_subs *f);
+bool filter_subs_is_pinned(const struct filter_subs *f);
 /* The last unpin closes the holes; f may be gone afterwards when no subscription is left. */
 void filter_subs_unpin(struct subscribers *s, struct filter_subs *f);
 
