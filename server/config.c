@@ -159,7 +159,7 @@ bool config_scope_add(struct config_parser *p)
 static void cut_comment(char *value)
 {
     for (char *c = value; *c != '\0'; c++) {
-        if (*c == '#' && c > value && isblank((unsigned char)c[-1])) {
+        if (*c == '#' && (c == value || isblank((unsigned char)c[-1]))) {
             *c = '\0';
             break;
         }
