@@ -170,5 +170,11 @@ static void test_encode_props(void)
     bytes_free(&props);
 }
 
-UNIT_TESTS = {UNIT_TEST(decode) UNIT_TEST(reason_codes) UNIT_TEST(prefixes) UNIT_TEST(encode)
-                  UNIT_TEST(encode_props) UNIT_TESTS_END
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(decode)
+    UNIT_TEST(reason_codes)
+    UNIT_TEST(prefixes)
+    UNIT_TEST(encode)
+    UNIT_TEST(encode_props)
+UNIT_TESTS_END

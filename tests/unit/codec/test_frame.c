@@ -198,5 +198,13 @@ static void test_prefixes(void)
     bytes_free(&whole);
 }
 
-UNIT_TESTS = {UNIT_TEST(frames) UNIT_TEST(null_input) UNIT_TEST(flags) UNIT_TEST(flags_31)
-                  UNIT_TEST(varint) UNIT_TEST(boundary_lengths) UNIT_TEST(prefixes) UNIT_TESTS_END
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(frames)
+    UNIT_TEST(null_input)
+    UNIT_TEST(flags)
+    UNIT_TEST(flags_31)
+    UNIT_TEST(varint)
+    UNIT_TEST(boundary_lengths)
+    UNIT_TEST(prefixes)
+UNIT_TESTS_END

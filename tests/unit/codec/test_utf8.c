@@ -190,5 +190,11 @@ static void test_every_code_point(void)
     CU_ASSERT_EQUAL(wrong, 0);
 }
 
-UNIT_TESTS = {UNIT_TEST(sequences) UNIT_TEST(every_byte) UNIT_TEST(empty) UNIT_TEST(mixed)
-                  UNIT_TEST(every_code_point) UNIT_TESTS_END
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(sequences)
+    UNIT_TEST(every_byte)
+    UNIT_TEST(empty)
+    UNIT_TEST(mixed)
+    UNIT_TEST(every_code_point)
+UNIT_TESTS_END
