@@ -29,7 +29,8 @@ BIN = os.environ.get("NOCTULE_BIN") or (
 SLOW = wire.SLOW
 
 OUR_KEYS = {"shards", "acceptors", "store_delay", "max_topic_levels", "connect_timeout",
-            "max_subscriptions_per_client"}
+            "max_subscriptions_per_client", "max_retained_messages", "max_retained_bytes",
+            "max_connect_size", "output_buffer_limit", "max_connections_pending"}
 REPORT = re.compile(r"(AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error:|Assertion .* failed)")
 
 
@@ -90,9 +91,8 @@ class Broker:
         self.process = None
         lines = []
         if general:
-            if IS_MOSQUITTO:
-                lines.append("user root")
-            elif "shards" not in config:
+            lines.append("user root")  # with another user the files of the test could not be reached
+            if "shards" not in config:
                 lines += ["shards 3", "acceptors 2"]
             if anonymous is not None:
                 lines.append("allow_anonymous %s" % ("true" if anonymous else "false"))
