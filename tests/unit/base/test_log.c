@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_log.c - lines arrive once and in order, floods are cut, and nobody ever waits for a destination. */
+/* test_log.c - lines arrive once and in order, floods are cut, and nobody ever waits for a
+ * destination. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_config.c - what the configuration file says is what the broker gets, or the start ends with the place. */
+/* test_config.c - what the configuration file says is what the broker gets, or the start ends with
+ * the place. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -190,7 +191,8 @@ static void test_errors_name_the_place(void)
     bad("sys_interval x", "F:1: sys_interval: 'x' is not a number");
     bad("sys_interval -1", "F:1: sys_interval: '-1' is not a number");
     bad("sys_interval 65536", "F:1: sys_interval: has to be 0 to 65535");
-    bad("sys_interval 99999999999999999999", "F:1: sys_interval: '99999999999999999999' is not a number");
+    bad("sys_interval 99999999999999999999",
+        "F:1: sys_interval: '99999999999999999999' is not a number");
     bad("max_queued_bytes 5x", "F:1: max_queued_bytes: '5x' is not a size");
     bad("max_queued_bytes k", "F:1: max_queued_bytes: 'k' is not a size");
     bad("max_connect_size 1G", "F:1: max_connect_size: has to be 64 to 268435460");
@@ -203,7 +205,8 @@ static void test_errors_name_the_place(void)
     bad("auto_id_prefix \xff", "F:1: auto_id_prefix: is not valid UTF-8");
     bad("fo\x1bo bar", "F:1: fo?o: unknown key");
     bad("include_dir /tmp", "F:1: include_dir: not in an included file");
-    bad("log_dest tape", "F:1: log_dest: 'tape' is none of stderr, stdout, syslog, file PATH, none");
+    bad("log_dest tape",
+        "F:1: log_dest: 'tape' is none of stderr, stdout, syslog, file PATH, none");
     bad("log_dest file", "F:1: log_dest: file needs a path");
     bad("log_dest file a\nlog_dest file b", "F:2: log_dest: one file at most");
     bad("log_type loud", "F:1: log_type: 'loud' is no type of log line");
@@ -232,12 +235,29 @@ static void test_short_error_buffer(void)
 /* An ignored password file is an open door: what is not there is refused by name. */
 static void test_refused_keys(void)
 {
-    static const char *const keys[] = {
-        "password_file", "acl_file",          "psk_file",        "cafile",         "certfile",
-        "keyfile",       "tls_version",       "ciphers_tls1.3",  "http_dir",       "plugin",
-        "plugin_opt_x",  "auth_plugin",       "auth_opt_db",     "connection",     "address",
-        "topic",         "bridge_insecure",   "remote_password", "local_username", "crlfile",
-        "tls_engine",    "require_certificate", "enable_proxy_protocol"};
+    static const char *const keys[] = {"password_file",
+                                       "acl_file",
+                                       "psk_file",
+                                       "cafile",
+                                       "certfile",
+                                       "keyfile",
+                                       "tls_version",
+                                       "ciphers_tls1.3",
+                                       "http_dir",
+                                       "plugin",
+                                       "plugin_opt_x",
+                                       "auth_plugin",
+                                       "auth_opt_db",
+                                       "connection",
+                                       "address",
+                                       "topic",
+                                       "bridge_insecure",
+                                       "remote_password",
+                                       "local_username",
+                                       "crlfile",
+                                       "tls_engine",
+                                       "require_certificate",
+                                       "enable_proxy_protocol"};
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         char text[64];
@@ -421,8 +441,9 @@ static void test_anonymous(void)
     check_anonymous("per_listener_settings true\nlistener 1\nallow_anonymous true\nlistener 2\n",
                     true, false);
     check_anonymous("listener 1\nlistener_allow_anonymous true\nlistener 2\n", true, false);
-    check_anonymous("allow_anonymous true\nlistener 1\nlistener_allow_anonymous false\nlistener 2\n",
-                    false, true);
+    check_anonymous(
+        "allow_anonymous true\nlistener 1\nlistener_allow_anonymous false\nlistener 2\n", false,
+        true);
     bad("allow_anonymous true\nper_listener_settings true",
         "F:2: per_listener_settings: has to come before allow_anonymous, "
         "allow_zero_length_clientid and auto_id_prefix");
@@ -546,7 +567,8 @@ static void test_include_dir(void)
     CU_ASSERT_EQUAL(c->listeners[1].port, 21);
     CU_ASSERT_EQUAL(c->listeners[2].port, 22);
     CU_ASSERT_EQUAL(c->listeners[3].port, 23);
-    CU_ASSERT_EQUAL(c->listeners[0].max_connections, 4); /* the main file is still at its listener */
+    CU_ASSERT_EQUAL(c->listeners[0].max_connections,
+                    4); /* the main file is still at its listener */
     config_free(&c);
 
     put("d/B.conf", "\nsys_interval x\n");
