@@ -329,4 +329,4 @@ class BrokerTest(unittest.TestCase):
 
 
 def main():
-    unittest.main(verbosity=2, module="__main__")
+    unittest.main(verbosity=2, module="__main__", warnings="ignore")
