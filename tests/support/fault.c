@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/fault.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t align, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t align, size_t n);
+
+/* Per thread, so that the thread of deferred frees and the like neither counts nor fails. */
+static _Thread_local unsigned left; /* allocations until the one that fails; 0: disarmed */
+static _Thread_local bool for_good;
+static _Thread_local bool struck;
+
+void fault_set(unsigned n)
+{
+    left = n;
+    for_good = false;
+    struck = false;
+}
+
+void fault_set_from(unsigned n)
+{
+    fault_set(n);
+    for_good = true;
+}
+
+bool fault_clear(void)
+{
+    left = 0;
+    return struck;
+}
+
+static bool is_due(void)
+{
+    if (left == 0 || (left > 1 && left-- > 0)) {
+        return false;
+    }
+    if (!for_good) {
+        left = 0;
+    }
+    struck = true;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    return is_due() ? NULL : __real_malloc(n);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return is_due() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    return is_due() ? NULL : __real_realloc(p, n);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t n)
+{
+    return is_due() ? NULL : __real_aligned_alloc(align, n);
+}

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "routing/match_cache.h"
+
+#include "routing/rcu.h"
+#include "tests/support/unit.h"
+#include "tests/unit/routing/same_match.h"
+#include "tests/unit/routing/words.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fixture {
+    struct tree *tree;
+    struct match_cache *cache;
+};
+
+static struct fixture begin(size_t max_slots)
+{
+    struct fixture f = {.tree = tree_create()};
+
+    f.cache = match_cache_create(f.tree, max_slots, 17);
+    UNIT_NEED(f.tree != NULL && f.cache != NULL);
+    rcu_register();
+    return f;
+}
+
+static void end(struct fixture *f)
+{
+    match_cache_destroy(f->cache);
+    rcu_unregister();
+    tree_destroy(f->tree);
+}
+
+static struct match *get(const struct fixture *f, const char *topic)
+{
+    struct match *m = match_cache_get(f->cache, topic, strlen(topic));
+
+    UNIT_NEED(m != NULL);
+    return m;
+}
+
+static void expect_stats(const struct fixture *f, uint64_t hits, uint64_t misses, uint64_t stale)
+{
+    struct match_cache_stats st;
+
+    match_cache_stats(f->cache, &st);
+    CU_ASSERT_EQUAL(st.hits, hits);
+    CU_ASSERT_EQUAL(st.misses, misses);
+    CU_ASSERT_EQUAL(st.stale, stale);
+}
+
+static void test_hit_and_stale(void)
+{
+    struct fixture f = begin(64);
+    struct match *first = get(&f, "a/b");
+    struct match *kept;
+    uint64_t id;
+
+    CU_ASSERT_PTR_EQUAL(get(&f, "a/b"), first);
+    expect_stats(&f, 1, 1, 0);
+    UNIT_NEED(tree_set(f.tree, "x/y", 3, 0, TREE_PLAIN, &id) != NULL);
+    CU_ASSERT_PTR_EQUAL(get(&f, "a/b"), first); /* somebody else's subscription */
+    expect_stats(&f, 2, 1, 0);
+    match_ref(first, 1);
+    kept = first;
+    UNIT_NEED(tree_set(f.tree, "a/+", 3, 0, TREE_PLAIN, &id) != NULL);
+    CU_ASSERT_EQUAL(get(&f, "a/b")->ntargets, 1);
+    expect_stats(&f, 2, 1, 1);
+    CU_ASSERT_EQUAL(kept->ntargets, 0); /* what was kept is as it was */
+    match_unref(kept);
+    CU_ASSERT_EQUAL(get(&f, "a/b")->ids[0], id);
+    expect_stats(&f, 3, 1, 1);
+    end(&f);
+}
+
+/* One topic is the beginning of another; both hash to anything. */
+static void test_text_is_compared(void)
+{
+    struct fixture f = begin(4); /* one set */
+    uint64_t id;
+
+    UNIT_NEED(tree_set(f.tree, "a", 1, 0, TREE_PLAIN, &id) != NULL);
+    CU_ASSERT_EQUAL(get(&f, "a")->ntargets, 1);
+    CU_ASSERT_EQUAL(get(&f, "ab")->ntargets, 0);
+    CU_ASSERT_EQUAL(get(&f, "a")->ntargets, 1);
+    CU_ASSERT_EQUAL(get(&f, "ab")->ntargets, 0);
+    expect_stats(&f, 2, 2, 0);
+    end(&f);
+}
+
+static void test_long_topics(void)
+{
+    struct fixture f = begin(64);
+    char topic[514];
+    uint64_t id;
+
+    memset(topic, 'x', sizeof(topic));
+    UNIT_NEED(tree_set(f.tree, topic, 513, 0, TREE_PLAIN, &id) != NULL);
+    topic[513] = '\0';
+    CU_ASSERT_EQUAL(get(&f, topic)->ntargets, 1);
+    CU_ASSERT_EQUAL(get(&f, topic)->ntargets, 1);
+    expect_stats(&f, 0, 2, 0);
+    topic[512] = '\0';
+    CU_ASSERT_EQUAL(get(&f, topic)->ntargets, 0);
+    CU_ASSERT_EQUAL(get(&f, topic)->ntargets, 0);
+    expect_stats(&f, 1, 3, 0);
+    end(&f);
+}
+
+/* The least recently used of a set goes. */
+static void test_eviction(void)
+{
+    struct fixture f = begin(4);
+
+    get(&f, "a");
+    get(&f, "b");
+    get(&f, "c");
+    get(&f, "d");
+    get(&f, "a");
+    get(&f, "e"); /* in b's place */
+    expect_stats(&f, 1, 5, 0);
+    get(&f, "a");
+    get(&f, "c");
+    get(&f, "d");
+    get(&f, "e");
+    expect_stats(&f, 5, 5, 0);
+    get(&f, "b");
+    expect_stats(&f, 5, 6, 0);
+    end(&f);
+}
+
+static uint64_t hits_of_last_round(size_t max_slots, unsigned topics, unsigned rounds)
+{
+    struct fixture f = begin(max_slots);
+    struct match_cache_stats st;
+    uint64_t before = 0;
+    char topic[32];
+
+    for (unsigned r = 0; r < rounds; r++) {
+        match_cache_stats(f.cache, &st);
+        before = st.hits;
+        for (unsigned i = 0; i < topics; i++) {
+            (void)snprintf(topic, sizeof(topic), "device/%u", i);
+            get(&f, topic);
+        }
+        rcu_quiescent();
+    }
+    match_cache_stats(f.cache, &st);
+    end(&f);
+    return st.hits - before;
+}
+
+/* Topics that come round find the cache large enough after a while; not beyond its limit. */
+static void test_grows(void)
+{
+    CU_ASSERT(hits_of_last_round(1u << 16, 5000, 40) > 4800);
+    CU_ASSERT(hits_of_last_round(1u << 8, 5000, 40) < 500);
+}
+
+/* Never stale: after every change each cached answer equals a fresh one. */
+static void test_random_changes(void)
+{
+    struct fixture f = begin(64);
+    struct tree_node *nodes[64] = {0};
+    char texts[64][WORDS_MAX];
+    char topic[WORDS_MAX];
+    uint64_t rng = 23;
+    uint64_t id;
+
+    for (unsigned i = 0; i < 64; i++) {
+        words_text(&rng, true, texts[i]);
+    }
+    for (int round = 0; round < 3000; round++) {
+        unsigned i = words_below(&rng, 64);
+
+        if (nodes[i] != NULL) {
+            CU_ASSERT_TRUE(tree_change(f.tree, nodes[i], i, 0));
+            nodes[i] = NULL;
+        } else {
+            nodes[i] = tree_set(f.tree, texts[i], strlen(texts[i]), i, TREE_PLAIN, &id);
+        }
+        for (int k = 0; k < 20; k++) {
+            size_t n = words_text(&rng, false, topic);
+            struct match *fresh = tree_match(f.tree, topic, n);
+            struct match *cached = match_cache_get(f.cache, topic, n);
+
+            UNIT_NEED(fresh != NULL && cached != NULL);
+            CU_ASSERT_TRUE(same_match(cached, fresh));
+            match_unref(fresh);
+        }
+        rcu_quiescent();
+    }
+    end(&f);
+}
+
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(hit_and_stale)
+    UNIT_TEST(text_is_compared)
+    UNIT_TEST(long_topics)
+    UNIT_TEST(eviction)
+    UNIT_TEST(grows)
+    UNIT_TEST(random_changes)
+UNIT_TESTS_END
