@@ -387,7 +387,7 @@ static bool has_expired(const struct message *m, int64_t now_ms)
     return m->expires_ms != 0 && m->expires_ms <= now_ms;
 }
 
-/* Looks at a leaf's messages; soonest_ms becomes exact unless `max` is reached. */
+/* Takes up to max expired messages out of a leaf; its soonest_ms becomes exact. */
 static size_t expire_leaf(struct topic_leaf *l, int64_t now_ms, struct message **out, size_t max)
 {
     size_t n = 0;
@@ -420,6 +420,9 @@ size_t topic_set_expire(struct topic_set *s, uint32_t *at, uint32_t *leaves, int
 
         if (l->soonest_ms <= now_ms) {
             n += expire_leaf(l, now_ms, out + n, max - n);
+            if (l->soonest_ms <= now_ms) {
+                break; /* max reached, and this leaf has more */
+            }
             tidy(s, *at);
         }
         *at +=
