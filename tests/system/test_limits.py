@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that would hurt: large, slow, silent, too many. The others are served, and memory stays small."""
+
+import os
+import re
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from broker import *  # noqa: E402,F403
+from wire import *  # noqa: E402,F403
+
+
+class Large(BrokerTest):
+    def test_announced_and_not_sent(self):
+        """200 MB of remaining length cost what has arrived, not what was announced."""
+        before = self.broker.status_kb("VmRSS")
+        cs = [self.connect() for _ in range(5)]
+        for c in cs:
+            c.send(b"\x30" + varint(200 * 1000 * 1000) + field("big/t") + bytes(100000))
+        time.sleep(0.5)
+        self.assertLess(self.broker.status_kb("VmRSS") - before, 16 * 1024 * SLOW)
+        self.assertTrue(self.connect().is_alive())
+
+    def test_announced_before_connect(self):
+        before = self.broker.status_kb("VmRSS")
+        for first in (b"\x10", b"\x30"):
+            c = self.client()
+            c.try_send(first + varint(200 * 1000 * 1000))
+            for _ in range(20):
+                if not c.try_send(bytes(50000)):
+                    break
+        time.sleep(0.3)
+        self.assertLess(self.broker.status_kb("VmRSS") - before, 16 * 1024 * SLOW)
+
+    def test_sent_slowly(self):
+        """A byte now and then inside a packet: the packet is whole in the end."""
+        s = self.connect().subscribe(("slow/in", 0))
+        c = self.connect()
+        c.send_pieces(publish("slow/in", "0123456789"), 1, 0.02)
+        s.expect_publish("slow/in", "0123456789")
+
+    def test_packets_cut_everywhere(self):
+        """Sizes of segments do not matter."""
+        s = self.connect().subscribe(("cut/in", 1))
+        c = self.connect()
+        stream = b"".join(publish("cut/in", "%d" % i, i % 2, i + 1) for i in range(50)) + pingreq()
+        for size in (1, 2, 3, 7, 64):
+            c.send_pieces(stream, size)
+            while c.recv().type != PINGRESP:
+                pass
+            numbers = [int(m.payload) for m in s.take(50)]  # QoS 0 may overtake a full window
+            self.assertEqual([n for n in numbers if n % 2 == 0], list(range(0, 50, 2)))
+            self.assertEqual([n for n in numbers if n % 2 == 1], list(range(1, 50, 2)))
+
+
+class Slow(BrokerTest):
+    config = "max_queued_messages 1000"
+
+    def test_one_that_reads_a_byte_a_second(self):
+        """and one that never reads; the third gets all, soon."""
+        lazy = self.client(rcvbuf=2048).connect("lazy", keepalive=0).subscribe(("sl/t", 0))
+        dead = self.client(rcvbuf=2048).connect("dead", keepalive=0).subscribe(("sl/t", 1))
+        good = self.connect("good").subscribe(("sl/t", 1))
+        p = self.connect("pub")
+        begin = time.monotonic()
+        got = 0
+        for at in range(0, 3000, 100):
+            p.send(*(publish("sl/t", b"%05d" % (at + i) + bytes(4000), 1, i + 1) for i in range(100)))
+            for _ in range(100):
+                p.expect_type(PUBACK)
+            for m in good.take(100):
+                self.assertEqual(int(m.payload[:5]), got)
+                got += 1
+            if at % 1000 == 0:
+                lazy.sock.recv(1)
+        self.assertLess(time.monotonic() - begin, 8 * SLOW)
+        self.assertTrue(good.is_alive())
+        self.assertLess(self.broker.status_kb("VmRSS"), 128 * 1024 * SLOW)
+        lazy.reset()
+        dead.reset()
+        self.assertTrue(good.is_alive())
+
+    def test_publisher_that_does_not_read_its_acks(self):
+        """Its PUBACKs must not make the broker grow; others are served."""
+        p = self.client(rcvbuf=2048).connect("noacks", keepalive=0)
+        p.sock.settimeout(0.2)
+        data = b"".join(publish("na/t", "x", 1, i + 1) for i in range(1000))
+        try:
+            for _ in range(1000):
+                p.sock.sendall(data)
+        except OSError:
+            pass  # the broker reads no more, or has closed
+        other = self.connect().subscribe(("other/t", 1))
+        self.connect().publish("other/t", "x", 1)
+        other.settle(other.expect_publish("other/t", "x"))
+        self.assertLess(self.broker.status_kb("VmRSS"), 128 * 1024 * SLOW)
+
+
+class Descriptors(unittest.TestCase):
+    LINE = re.compile(r"(?i)(too many open files|file descriptor)")
+
+    def open_until_silent(self, b, most):
+        """Clients until one gets no CONNACK; returns those served, and the one waiting."""
+        served = []
+        for i in range(most):
+            c = b.client()
+            c.try_send(connect("fd-%d" % i, keepalive=0))
+            try:
+                c.expect(connack(), timeout=1.0 * SLOW)
+            except (Silence, Closed):
+                return served, c
+            served.append(c)
+        self.fail("%d clients with few descriptors" % most)
+
+    def test_out_of_descriptors(self):
+        """The listener pauses, says so once, does not spin, and goes on when connections end."""
+        with Broker("shards 1\nacceptors 1", nofile=60) as b:
+            said = len(self.LINE.findall(b.log()))
+            served, waiting = self.open_until_silent(b, 100)
+            self.assertGreater(len(served), 10)
+            more = [b.client() for _ in range(3)]
+            before = b.cpu_s()
+            time.sleep(1.5)
+            self.assertLess(b.cpu_s() - before, 0.3 * SLOW)
+            self.assertTrue(served[0].is_alive() and served[-1].is_alive())
+            if not IS_MOSQUITTO:
+                self.assertIn(len(self.LINE.findall(b.log())) - said, (1, 2))
+            for c in served[1:8]:
+                c.disconnect()
+            if not IS_MOSQUITTO:  # mosquitto has closed them
+                waiting.expect(connack(), timeout=5 * SLOW)
+                for c in more:
+                    c.connect("more-%d" % more.index(c))
+            wait_until(lambda: self.can_connect(b), "new clients are served again")
+            for c in served + more + [waiting]:
+                c.close()
+
+    def can_connect(self, b):
+        with b.client() as c:
+            c.try_send(connect("again"))
+            try:
+                return c.recv(1.0).type == CONNACK
+            except (Closed, Silence, OSError):
+                return False
+
+
+class Pending(BrokerTest):
+    """Many connections that say nothing do not keep others out."""
+
+    config = "connect_timeout 2"
+
+    def test_silent_crowd(self):
+        crowd = []
+        for _ in range(400):
+            crowd.append(self.broker.client())
+        c = self.connect()
+        begin = time.monotonic()
+        self.assertTrue(c.is_alive())
+        self.assertLess(time.monotonic() - begin, 1.0 * SLOW)
+        for x in crowd:
+            x.close()
+        self.assertTrue(self.connect().is_alive())
+
+
+class Storm(BrokerTest):
+    def test_connects_from_many_threads(self):
+        """Connections made and ended all at once: none is lost, none stays."""
+        failures = []
+        before = self.broker.fds()
+
+        def work(n):
+            try:
+                for i in range(60):
+                    c = self.broker.connect("storm-%d-%d" % (n, i))
+                    if i % 3 == 0:
+                        c.is_alive()
+                    c.reset() if i % 2 else c.disconnect()
+            except (AssertionError, OSError) as e:
+                failures.append(e)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        self.assertEqual(failures, [])
+        wait_until(lambda: self.broker.fds() <= before, "descriptors freed")
+
+
+if __name__ == "__main__":
+    main()

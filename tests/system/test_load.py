@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The load generator against four shards: nothing lost, doubled, out of order or misdelivered.
+
+NOCTULE_LOAD_SCALE (default 1) makes it smaller for builds with sanitizers. NOCTULE_BENCH names the program.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from broker import *  # noqa: E402,F403
+
+BENCH = os.environ.get("NOCTULE_BENCH", os.path.join(ROOT, "build", "dev", "bin", "noctule-bench"))
+SCALE = float(os.environ.get("NOCTULE_LOAD_SCALE", "1"))
+CONFIG = "shards 4\nacceptors 2\nmax_queued_messages 0\nmax_queued_bytes 0\n"
+if IS_MOSQUITTO:
+    CONFIG += "max_inflight_messages 0\n"  # it loses QoS 2 messages over its limit
+
+
+def scaled(n, least=1):
+    return str(max(least, int(n * SCALE)))
+
+
+class LoadTest(unittest.TestCase):
+    config = CONFIG
+
+    def bench(self, *args, fails=False):
+        with Broker(self.config, args=()) as b:
+            done = subprocess.run([BENCH, "--port", str(b.port), "--pid", str(b.pid), "--json",
+                                   "--timeout", str(10 * SLOW)] + list(args),
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=110 * SLOW)
+            sys.stderr.write(done.stdout.decode() + done.stderr.decode())
+            self.assertEqual(done.returncode, 1 if fails else 0)
+            result = json.loads(done.stdout)
+            self.assertTrue(b.connect("alive").is_alive())
+            return result
+
+
+class Pairs(LoadTest):
+    def pairs(self, *args):
+        got = self.bench("p2p", "--clients", scaled(50, 8), "--window", "50", *args)
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
+        self.assertGreater(got["sent"], 0)
+
+    def test_qos_0(self):
+        self.pairs("--qos", "0", "--count", scaled(4000))
+
+    def test_qos_1(self):
+        self.pairs("--qos", "1", "--count", scaled(2000))
+
+    def test_qos_2(self):
+        self.pairs("--qos", "2", "--count", scaled(1000))
+
+    def test_version_3_1(self):
+        self.pairs("--qos", "1", "--count", scaled(500), "--version", "3")
+
+    def test_large_payloads(self):
+        self.pairs("--qos", "1", "--count", scaled(20), "--payload", "100000", "--window", "4")
+
+    def test_window_of_one(self):
+        self.pairs("--qos", "2", "--count", scaled(50), "--window", "1")
+
+
+class OnePair(LoadTest):
+    def test_wide_window(self):
+        got = self.bench("p2p", "--qos", "1", "--window", "1000", "--count", scaled(50000))
+        self.assertEqual(got["delivered"], got["sent"])
+
+
+class Fan(LoadTest):
+    def test_out(self):
+        for qos in "012":
+            got = self.bench("fanout", "--subscribers", scaled(200, 16), "--qos", qos, "--count", scaled(400),
+                             "--window", "20")
+            self.assertEqual(got["delivered"], got["sent"] * got["subscribers"])
+
+    def test_in(self):
+        for qos in "012":
+            got = self.bench("fanin", "--publishers", scaled(100, 16), "--qos", qos, "--count", scaled(400),
+                             "--window", "20")
+            self.assertEqual(got["delivered"], got["sent"])
+
+    def test_both(self):
+        got = self.bench("fanin", "--publishers", scaled(20, 8), "--subscribers", scaled(20, 8), "--qos", "1",
+                         "--count", scaled(300), "--window", "10")
+        self.assertEqual(got["delivered"], got["sent"] * got["subscribers"])
+
+
+class Idle(LoadTest):
+    def test_connections(self):
+        got = self.bench("idle", "--clients", scaled(1000, 100))
+        self.assertEqual(got["connections"], int(scaled(1000, 100)))
+
+
+class Chaos(LoadTest):
+    def chaos(self, *args):
+        got = self.bench("chaos", "--seconds", "8", "--clients", scaled(20, 6), "--rate", scaled(200, 40), *args)
+        for what in ("takeovers", "drops", "resumes", "watched", "drifted"):
+            self.assertGreater(got[what], 0, what)
+
+    def test_3_1_1(self):
+        self.chaos()
+
+    def test_3_1(self):
+        self.chaos("--version", "3")
+
+
+class ChaosSlowStore(Chaos):
+    """The same with acknowledgements that wait for the store."""
+
+    config = CONFIG + "store_delay 5\n"
+
+
+class ChaosOneShard(Chaos):
+    config = CONFIG.replace("shards 4", "shards 1").replace("acceptors 2", "acceptors 1")
+
+
+class CheckerCanFail(LoadTest):
+    """With queues that overflow, messages are lost, and the generator says so."""
+
+    config = ("shards 4\nacceptors 2\nmax_queued_messages 3\nmax_inflight_messages 2\n")
+
+    def test_lost_messages_are_found(self):
+        got = self.bench("chaos", "--seconds", "4", "--timeout", "2", fails=True)
+        self.assertGreater(got["failures"], 0)
+
+
+if __name__ == "__main__":
+    main()
