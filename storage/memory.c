@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The in-memory store: what `persistence false` uses and what tests use as a slow disk. The sessions themselves
- * live in the shards, so there is nothing to keep here; units are counted and answered in their order.
+ * The in-memory store: what `persistence false` uses and what tests use as a slow disk. The
+ * sessions themselves live in the shards, so there is nothing to keep here; units are counted and
+ * answered in their order.
  */
 #include "storage/store.h"
 

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store.h - the broker's durable state, as the rest of the broker sees it: sessions, subscriptions, queued
- * messages, QoS 2 steps, retained messages, wills.
+ * store.h - the broker's durable state, as the rest of the broker sees it: sessions, subscriptions,
+ * queued messages, QoS 2 steps, retained messages, wills.
  *
- * Changes are handed over in units. A unit is never split: all of it is kept, or none. Units of one thread are
- * kept in the order they were submitted. What was reported ST_OK survives whatever the store promises to survive;
- * what was not may or may not be there.
+ * Changes are handed over in units. A unit is never split: all of it is kept, or none. Units of one
+ * thread are kept in the order they were submitted. What was reported ST_OK survives whatever the
+ * store promises to survive; what was not may or may not be there.
  *
  * Threads    store_submit(): any. unit->done(): a thread of the store's; it must only hand over.
- * Ownership  a unit and everything its operations point to are the store's until done(), which is called exactly
- *            once; a unit that store_submit() did not accept never left the caller.
- * Blocking   store_open_*() and store_close() only.
- * Failure    ST_NOSPACE fails its unit and leaves the rest. ST_IO is final: every later unit reports it.
+ * Ownership  a unit and everything its operations point to are the store's until done(), which is
+ * called exactly once; a unit that store_submit() did not accept never left the caller. Blocking
+ * store_open_*() and store_close() only. Failure    ST_NOSPACE fails its unit and leaves the rest.
+ * ST_IO is final: every later unit reports it.
  */
 #ifndef NOCTULE_STORAGE_STORE_H
 #define NOCTULE_STORAGE_STORE_H
@@ -59,7 +59,7 @@ struct store_op {
     uint32_t number;
     uint64_t session; /* a session's id in the store, never used again */
     uint64_t seq;
-    uint64_t body; /* a body's id, never used again */
+    uint64_t body;      /* a body's id, never used again */
     int64_t expires_ms; /* CLOCK_BOOTTIME; 0: never */
     struct store_bytes name, data, props;
 };
@@ -75,8 +75,8 @@ struct store_unit {
 struct store;
 
 /*
- * The store of `persistence false`: keeps nothing beyond the process. delay_ms makes it answer that much later,
- * as a slow disk would.
+ * The store of `persistence false`: keeps nothing beyond the process. delay_ms makes it answer that
+ * much later, as a slow disk would.
  */
 enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
     __attribute__((warn_unused_result));
@@ -84,12 +84,13 @@ enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
 void store_close(struct store **s);
 
 /*
- * False: the store keeps nothing and answers at once, so nobody needs to hand it anything; what would be a unit may
- * be taken as done. Constant while the store is open.
+ * False: the store keeps nothing and answers at once, so nobody needs to hand it anything; what
+ * would be a unit may be taken as done. Constant while the store is open.
  */
 bool store_keeps(const struct store *s);
 
-enum store_rc store_submit(struct store *s, struct store_unit *u) __attribute__((warn_unused_result));
+enum store_rc store_submit(struct store *s, struct store_unit *u)
+    __attribute__((warn_unused_result));
 
 struct store_stats {
     uint64_t units;

@@ -2,8 +2,8 @@
 /*
  * clock.h - time, passed in so that tests can run it.
  *
- * Running time is CLOCK_BOOTTIME in milliseconds: it goes on while the machine sleeps and never jumps.
- * Threads    any, if the implementation behind the struct is.
+ * Running time is CLOCK_BOOTTIME in milliseconds: it goes on while the machine sleeps and never
+ * jumps. Threads    any, if the implementation behind the struct is.
  */
 #ifndef NOCTULE_BASE_CLOCK_H
 #define NOCTULE_BASE_CLOCK_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* hash.h - keyed 64-bit hash (XXH3 with a random seed): peers must not be able to aim at one bucket or shard. */
+/* hash.h - keyed 64-bit hash (XXH3 with a random seed): peers must not be able to aim at one bucket
+ * or shard. */
 #ifndef NOCTULE_BASE_HASH_H
 #define NOCTULE_BASE_HASH_H
 

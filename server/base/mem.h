@@ -2,9 +2,9 @@
 /*
  * mem.h - how much memory the process has in use, as its allocator counts it.
  *
- * The process-wide budget rests on this figure instead of on counters along the path of a message: it costs
- * nothing there and forgets nothing.
- * Threads    any; meant for one slow caller (some tens of microseconds a call).
+ * The process-wide budget rests on this figure instead of on counters along the path of a message:
+ * it costs nothing there and forgets nothing. Threads    any; meant for one slow caller (some tens
+ * of microseconds a call).
  */
 #ifndef NOCTULE_BASE_MEM_H
 #define NOCTULE_BASE_MEM_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Level l holds ticks that differ from the present one first in bit group l (6 bits each). When the present
- * tick enters a slot of a higher level, that slot's timers are put in again, now lower.
+ * Level l holds ticks that differ from the present one first in bit group l (6 bits each). When the
+ * present tick enters a slot of a higher level, that slot's timers are put in again, now lower.
  */
 #include "server/base/timer_wheel.h"
 
@@ -123,8 +123,9 @@ static void step(struct timer_wheel *w)
 }
 
 /*
- * The next tick at which a slot has to be looked at. The lowest level with anything ahead has the earliest:
- * a level holds only ticks that share all higher bits with the present one. The top level may have wrapped.
+ * The next tick at which a slot has to be looked at. The lowest level with anything ahead has the
+ * earliest: a level holds only ticks that share all higher bits with the present one. The top level
+ * may have wrapped.
  */
 static int64_t next_tick(const struct timer_wheel *w)
 {
@@ -137,7 +138,8 @@ static int64_t next_tick(const struct timer_wheel *w)
             return ((w->tick >> bits) + 1 + __builtin_ctzll(ahead)) << bits;
         }
         if (l == TIMER_LEVELS - 1 && w->used[l] != 0) {
-            return ((w->tick >> bits) + TIMER_SLOTS - at + (unsigned)__builtin_ctzll(w->used[l])) << bits;
+            return ((w->tick >> bits) + TIMER_SLOTS - at + (unsigned)__builtin_ctzll(w->used[l]))
+                   << bits;
         }
     }
     return w->tick + TIMER_SLOTS;

@@ -2,11 +2,13 @@
 /*
  * timer_wheel.h - per-shard timers: hierarchical wheel, O(1) set and cancel, intrusive.
  *
- * Resolution is TIMER_TICK_MS; a timer never fires early and at most one tick (plus the caller's own delay) late.
- * Deadlines beyond the wheel's range wait in its last slots and are put in again when those turn.
+ * Resolution is TIMER_TICK_MS; a timer never fires early and at most one tick (plus the caller's
+ * own delay) late. Deadlines beyond the wheel's range wait in its last slots and are put in again
+ * when those turn.
  *
  * Threads    one owner.
- * Ownership  timers are embedded in what they belong to; cancel before freeing. Zeroed is "not set".
+ * Ownership  timers are embedded in what they belong to; cancel before freeing. Zeroed is "not
+ * set".
  */
 #ifndef NOCTULE_BASE_TIMER_WHEEL_H
 #define NOCTULE_BASE_TIMER_WHEEL_H
@@ -22,7 +24,8 @@
 struct timer {
     struct timer *next, *prev; /* NULL when not set */
     int64_t deadline_ms;
-    void (*fn)(void *owner, struct timer *t); /* set by the user; the timer is off when it is called */
+    void (*fn)(void *owner,
+               struct timer *t); /* set by the user; the timer is off when it is called */
 };
 
 struct timer_wheel {

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * conn.h - one connection as two byte streams: input with the tail of a partial packet, output
+ * queue.
+ *
+ * Idle connections hold no buffers. Input is read into the owner thread's scratch buffer and parsed
+ * there; only what a packet is short of stays with the connection. Output gathers in chunks and
+ * leaves by one write.
+ *
+ * Threads    the one that owns it (acceptor, then shard).
+ * Ownership  embedded; conn_fini() closes the descriptor and frees the buffers.
+ * Errors     false / CONN_NOMEM: no memory, end the connection.
+ */
+#ifndef NOCTULE_NET_CONN_H
+#define NOCTULE_NET_CONN_H
+
+#include "server/base/span.h"
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct conn;
+
+/* How bytes travel. TCP and unix sockets share one; TLS and WebSocket bring their own. */
+struct transport {
+    const char *name;
+    /* As read(2) and writev(2): bytes, 0 at the end, -1 with errno (EAGAIN: wait). */
+    ssize_t (*read)(struct conn *c, void *p, size_t n);
+    ssize_t (*writev)(struct conn *c, const struct iovec *iov, int n);
+    /* Bytes decoded and held by the transport, which epoll does not tell about. */
+    bool (*has_pending)(const struct conn *c);
+    /* Says goodbye and ends our direction; the peer's may still be read. */
+    void (*shutdown)(struct conn *c);
+    void (*fini)(struct conn *c);
+};
+
+extern const struct transport transport_tcp;
+
+struct out_chunk {
+    struct out_chunk *next;
+    const uint8_t *p; /* data[], or borrowed bytes kept alive by `owner` */
+    uint32_t off;     /* bytes written already */
+    uint32_t n;       /* bytes in all */
+    uint32_t cap;     /* of data[]; 0: borrowed */
+    void (*release)(void *owner);
+    void *owner;
+    uint8_t data[];
+};
+
+struct conn {
+    const struct transport *tr;
+    void *tr_state; /* the transport's own */
+    int fd;
+    bool blocked; /* the socket took less than all; its next EPOLLOUT edge goes on */
+    uint32_t tail_n, tail_cap;
+    uint8_t *tail; /* start of a packet that is not whole yet */
+    struct out_chunk *out_first, *out_last;
+    size_t out_n; /* bytes queued and not written */
+};
+
+void conn_init(struct conn *c, int fd, const struct transport *tr);
+void conn_fini(struct conn *c);
+
+enum conn_rc {
+    CONN_OK,
+    CONN_AGAIN, /* nothing to read; socket full */
+    CONN_EOF,
+    CONN_ERROR, /* errno */
+    CONN_NOMEM,
+};
+
+/*
+ * One read. *in becomes all there is to parse, kept tail first; it lies in scratch (of cap bytes)
+ * or in the connection and is valid until conn_keep(). *got: bytes new from the socket. *drained:
+ * the socket is empty, wait for the next edge.
+ */
+enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span *in, size_t *got,
+                       bool *drained);
+/* What is to parse without reading: the kept tail. */
+struct span conn_kept(const struct conn *c);
+/* Keeps `rest`, the unparsed end of the last *in. want: the whole size of the packet it starts, 0
+ * if not known. */
+bool conn_keep(struct conn *c, struct span rest, size_t want) __attribute__((warn_unused_result));
+
+/* Room for n contiguous bytes at the end of the output; NULL: no memory. conn_out_add() takes them
+ * as written. */
+uint8_t *conn_out_room(struct conn *c, size_t n);
+static inline void conn_out_add(struct conn *c, size_t n)
+{
+    c->out_last->n += (uint32_t)n;
+    c->out_n += n;
+}
+bool conn_out_copy(struct conn *c, const void *p, size_t n) __attribute__((warn_unused_result));
+/* Queues bytes that belong to somebody else; release(owner) when they are written or given up. */
+bool conn_out_borrow(struct conn *c, const void *p, size_t n, void (*release)(void *owner),
+                     void *owner) __attribute__((warn_unused_result));
+
+/* Writes what the socket takes: CONN_OK when all is out, CONN_AGAIN when blocked, CONN_ERROR. */
+enum conn_rc conn_flush(struct conn *c, size_t *written);
+
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Start: store, tree and index, shards, listeners, housekeeper, acceptors. Stop: the reverse; the
+ * shards' last mail is handled on the main thread, when no other thread is left.
+ */
+#include "server/setup.h"
+
+#include "routing/rcu.h"
+#include "server/base/mem.h"
+#include "server/base/rng.h"
+#include "server/net/acceptor.h"
+#include "server/shard/shard.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RETAINED_STRIPES  64
+#define HOUSEKEEPING_MS   50
+#define EXPIRE_EVERY      20 /* housekeeping rounds: once a second */
+#define EXPIRE_PER_ROUND  1000
+#define EXIT_SETUP_FAILED 1
+
+struct broker {
+    struct broker_shared shared;
+    struct listener *listeners;
+    size_t nlisteners;
+    struct acceptor **acceptors;
+    struct metrics *acceptor_metrics;
+    unsigned nacceptors;
+    _Atomic uint64_t stamp;
+    _Atomic uint32_t pending;
+    pthread_t housekeeper;
+    bool has_housekeeper;
+    pthread_mutex_t lock; /* with `wake`, for housekeeping's waits */
+    pthread_cond_t wake;
+    bool stopping;
+};
+
+/* ---- housekeeping: slow looks at the whole, away from the shards ---- */
+
+static void watch_memory(struct broker *br)
+{
+    const struct config *cfg = atomic_load_explicit(&br->shared.config, memory_order_acquire);
+    bool over = mem_in_use() > cfg->memory_limit;
+
+    /* relaxed: a hint, nothing is published with it. */
+    if (over != atomic_load_explicit(&br->shared.memory_pressure, memory_order_relaxed)) {
+        atomic_store_explicit(&br->shared.memory_pressure, over, memory_order_relaxed);
+        log_limited(br->shared.log, LOGL_WARNING, LOGR_MEMORY,
+                    over ? "memory_limit reached: publishers are held back"
+                         : "memory use is below memory_limit again");
+    }
+}
+
+static bool housekeeping_wait(struct broker *br)
+{
+    struct timespec until;
+    bool go_on;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += HOUSEKEEPING_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    pthread_mutex_lock(&br->lock);
+    if (!br->stopping) {
+        pthread_cond_timedwait(&br->wake, &br->lock, &until);
+    }
+    go_on = !br->stopping;
+    pthread_mutex_unlock(&br->lock);
+    return go_on;
+}
+
+static void *housekeep(void *arg)
+{
+    struct broker *br = arg;
+    unsigned round = 0;
+
+    while (housekeeping_wait(br)) {
+        watch_memory(br);
+        if (++round % EXPIRE_EVERY == 0) {
+            (void)retained_expire(br->shared.retained, clock_now_ms(br->shared.clock),
+                                  EXPIRE_PER_ROUND);
+        }
+    }
+    return NULL;
+}
+
+static bool start_housekeeper(struct broker *br)
+{
+    pthread_attr_t attr;
+    int rc;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 128 * 1024);
+    rc = pthread_create(&br->housekeeper, &attr, housekeep, br);
+    pthread_attr_destroy(&attr);
+    if (rc != 0) {
+        errno = rc;
+        return false;
+    }
+    br->has_housekeeper = true;
+    pthread_setname_np(br->housekeeper, "housekeeper");
+    return true;
+}
+
+static void stop_housekeeper(struct broker *br)
+{
+    if (!br->has_housekeeper) {
+        return;
+    }
+    pthread_mutex_lock(&br->lock);
+    br->stopping = true;
+    pthread_cond_signal(&br->wake);
+    pthread_mutex_unlock(&br->lock);
+    pthread_join(br->housekeeper, NULL);
+}
+
+/* ---- start ---- */
+
+static void give(void *arg, struct handover *h)
+{
+    struct broker_shared *b = arg;
+
+    shard_give(b->shards[broker_shard_of(b, h->client_id)], h);
+}
+
+static bool start_shards(struct broker *br, const struct config *config)
+{
+    struct broker_shared *b = &br->shared;
+
+    b->shards = calloc(config->shards, sizeof(struct shard *));
+    if (b->shards == NULL) {
+        return false;
+    }
+    b->nshards = config->shards;
+    /* All exist before the first runs: each may push to each. */
+    for (unsigned i = 0; i < b->nshards; i++) {
+        b->shards[i] = shard_create(b, i);
+        if (b->shards[i] == NULL) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < b->nshards; i++) {
+        if (!shard_start(b->shards[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool open_listeners(struct broker *br, const struct config *config)
+{
+    char err[512];
+
+    br->listeners = calloc(config->nlisteners, sizeof(*br->listeners));
+    if (br->listeners == NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < config->nlisteners; i++) {
+        if (listener_open(&br->listeners[i], &config->listeners[i], (unsigned)i, config,
+                          br->shared.log, err, sizeof(err)) != 0) {
+            log_error(br->shared.log, "%s", err);
+            return false;
+        }
+        br->nlisteners++;
+    }
+    return true;
+}
+
+static bool start_acceptors(struct broker *br, const struct config *config)
+{
+    br->acceptors = calloc(config->acceptors, sizeof(struct acceptor *));
+    br->acceptor_metrics =
+        aligned_alloc(64, config->acceptors * ((sizeof(struct metrics) + 63) / 64 * 64));
+    if (br->acceptors == NULL || br->acceptor_metrics == NULL) {
+        return false;
+    }
+    memset(br->acceptor_metrics, 0, config->acceptors * sizeof(struct metrics));
+    for (unsigned i = 0; i < config->acceptors; i++) {
+        struct acceptor_env env = {.listeners = br->listeners,
+                                   .nlisteners = br->nlisteners,
+                                   .config = &br->shared.config,
+                                   .log = br->shared.log,
+                                   .clock = br->shared.clock,
+                                   .metrics = &br->acceptor_metrics[i],
+                                   .stamp = &br->stamp,
+                                   .pending = &br->pending,
+                                   .give = give,
+                                   .give_arg = &br->shared,
+                                   .index = i};
+        if (!acceptor_start(&br->acceptors[i], &env)) {
+            return false;
+        }
+        br->nacceptors++;
+    }
+    return true;
+}
+
+static bool make_shared(struct broker *br, const struct config *config, struct log *log)
+{
+    struct broker_shared *b = &br->shared;
+
+    atomic_init(&b->config, config);
+    b->log = log;
+    b->clock = &clock_system;
+    b->hash_key = rng_u64();
+    b->tree = tree_create();
+    b->retained = retained_create(RETAINED_STRIPES, config->max_retained_messages,
+                                  config->max_retained_bytes, rng_u64());
+    return b->tree != NULL && b->retained != NULL &&
+           store_open_memory(config->store_delay, &b->store) == ST_OK;
+}
+
+static void init_waiting(struct broker *br)
+{
+    pthread_condattr_t attr;
+
+    pthread_mutex_init(&br->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&br->wake, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+int setup_start(const struct config *config, struct log *log, struct broker **out)
+{
+    struct broker *br = calloc(1, sizeof(*br));
+
+    *out = NULL;
+    if (br == NULL) {
+        log_error(log, "out of memory");
+        return EXIT_SETUP_FAILED;
+    }
+    init_waiting(br);
+    errno = ENOMEM;
+    if (!make_shared(br, config, log) || !start_shards(br, config)) {
+        log_error(log, "cannot start the shards: %m");
+        goto fail;
+    }
+    if (!open_listeners(br, config)) { /* has said why */
+        goto fail;
+    }
+    if (!start_housekeeper(br) || !start_acceptors(br, config)) {
+        log_error(log, "cannot start threads: %m");
+        goto fail;
+    }
+    *out = br;
+    return 0;
+fail:
+    (void)setup_stop(br);
+    return EXIT_SETUP_FAILED;
+}
+
+int setup_reload(struct broker *br, const struct config *config)
+{
+    for (size_t i = 0; i < br->nlisteners && i < config->nlisteners; i++) {
+        /* release: partner of the acquire in listener_conf(). */
+        atomic_store_explicit(&br->listeners[i].conf, &config->listeners[i], memory_order_release);
+    }
+    /* release: partner of the acquire each thread does once a turn. */
+    atomic_store_explicit(&br->shared.config, config, memory_order_release);
+    return 0;
+}
+
+/* ---- stop ---- */
+
+static void stop_acceptors(struct broker *br)
+{
+    for (unsigned i = 0; i < br->nacceptors; i++) {
+        acceptor_stop(&br->acceptors[i]);
+    }
+    for (size_t i = 0; i < br->nlisteners; i++) {
+        listener_close(&br->listeners[i]);
+    }
+}
+
+typedef void (*shard_fn)(struct shard *sh);
+
+static void each_shard(struct broker *br, shard_fn fn)
+{
+    for (unsigned i = 0; i < br->shared.nshards; i++) {
+        if (br->shared.shards[i] != NULL) {
+            fn(br->shared.shards[i]);
+        }
+    }
+}
+
+static void stop_shards(struct broker *br)
+{
+    bool complete = br->shared.nshards > 0;
+
+    each_shard(br, shard_ask_to_stop);
+    each_shard(br, shard_join);
+    for (unsigned i = 0; i < br->shared.nshards; i++) {
+        complete = complete && br->shared.shards[i] != NULL;
+    }
+    rcu_register(); /* this thread does the shards' last reads */
+    if (complete) {
+        each_shard(br, shard_drain_mail); /* connections on their way, deliveries */
+        each_shard(br, shard_close_clients);
+    }
+    store_close(&br->shared.store);
+    if (complete) {
+        each_shard(br, shard_drain_mail); /* the store's last answers */
+        each_shard(br, shard_drain_mail);
+    }
+    each_shard(br, shard_destroy);
+    rcu_unregister();
+    free(br->shared.shards);
+    br->shared.shards = NULL;
+}
+
+int setup_stop(struct broker *br)
+{
+    if (br == NULL) {
+        return 0;
+    }
+    stop_acceptors(br);
+    stop_housekeeper(br);
+    stop_shards(br);
+    if (br->shared.tree != NULL) {
+        tree_destroy(br->shared.tree);
+    }
+    if (br->shared.retained != NULL) {
+        retained_destroy(br->shared.retained);
+    }
+    rcu_drain();
+    free(br->listeners);
+    free(br->acceptors);
+    free(br->acceptor_metrics);
+    pthread_cond_destroy(&br->wake);
+    pthread_mutex_destroy(&br->lock);
+    free(br);
+    return 0;
+}

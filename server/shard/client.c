@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sessions of this shard, by client id.
+ *
+ * A session that ends leaves the table at once, so that its id is free; its subscriptions, which
+ * may be very many, are removed in slices of later turns (the dying list).
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#define TABLE_FIRST 256u
+
+bool clients_init(struct shard *sh)
+{
+    sh->clients_cap = TABLE_FIRST;
+    sh->clients = calloc(sh->clients_cap, sizeof(*sh->clients));
+    return sh->clients != NULL;
+}
+
+static uint32_t id_hash(const struct shard *sh, struct span id)
+{
+    /* The key's upper half: the lower bits chose the shard and are alike here. */
+    return (uint32_t)(hash_span(id, sh->b->hash_key) >> 32);
+}
+
+static struct client **bucket_of(struct shard *sh, uint32_t hash)
+{
+    return &sh->clients[hash & (sh->clients_cap - 1)];
+}
+
+struct client *client_find(struct shard *sh, struct span id)
+{
+    uint32_t hash = id_hash(sh, id);
+
+    for (struct client *c = *bucket_of(sh, hash); c != NULL; c = c->hash_next) {
+        if (c->id_hash == hash && span_eq(client_id(c), id)) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+/* A table that cannot grow stays as it is: slower, not wrong. */
+static void grow(struct shard *sh)
+{
+    uint32_t old_cap = sh->clients_cap;
+    struct client **old = sh->clients;
+    struct client **bigger = calloc((size_t)old_cap * 2, sizeof(*bigger));
+
+    if (bigger == NULL) {
+        return;
+    }
+    sh->clients = bigger;
+    sh->clients_cap = old_cap * 2;
+    for (uint32_t i = 0; i < old_cap; i++) {
+        while (old[i] != NULL) {
+            struct client *c = old[i];
+            struct client **b = bucket_of(sh, c->id_hash);
+            old[i] = c->hash_next;
+            c->hash_next = *b;
+            *b = c;
+        }
+    }
+    free(old);
+}
+
+struct client *client_create(struct shard *sh, struct span id)
+{
+    struct client *c = calloc(1, sizeof(*c) + id.n + 1);
+    struct client **b;
+
+    if (c == NULL) {
+        return NULL;
+    }
+    if (sh->clients_n >= sh->clients_cap) {
+        grow(sh);
+    }
+    memcpy(c->id, id.p, id.n);
+    c->id_n = (uint16_t)id.n;
+    c->id_hash = id_hash(sh, id);
+    c->uid = broker_new_id(sh->b);
+    c->timer.fn = client_timer;
+    b = bucket_of(sh, c->id_hash);
+    c->hash_next = *b;
+    *b = c;
+    sh->clients_n++;
+    return c;
+}
+
+static void leave_table(struct shard *sh, struct client *c)
+{
+    struct client **at = bucket_of(sh, c->id_hash);
+
+    while (*at != c) {
+        at = &(*at)->hash_next;
+    }
+    *at = c->hash_next;
+    sh->clients_n--;
+}
+
+/* What a session holds besides its subscriptions. */
+static void release(struct shard *sh, struct client *c)
+{
+    timer_cancel(&sh->wheel, &c->timer);
+    replay_forget(sh, c);
+    outq_free(sh, c);
+    idset_free(&c->in_ids);
+    will_free(&c->will);
+}
+
+void client_end(struct shard *sh, struct client *c)
+{
+    assert(c->link == NULL && !c->dying);
+    release(sh, c);
+    leave_table(sh, c);
+    c->dying = true;
+    c->dying_next = sh->dying;
+    sh->dying = c;
+}
+
+bool client_bury(struct shard *sh)
+{
+    uint32_t left = TURN_SUBS;
+
+    while (sh->dying != NULL) {
+        struct client *c = sh->dying;
+        while (c->subs.first != NULL) {
+            if (left-- == 0) {
+                return true;
+            }
+            subscribers_remove(sh->subs, &c->subs, c->subs.first);
+            shard_count(sh, METRIC_SUBSCRIPTIONS, -1);
+        }
+        sh->dying = c->dying_next;
+        free(c);
+    }
+    return false;
+}
+
+void clients_fini(struct shard *sh)
+{
+    for (uint32_t i = 0; sh->clients != NULL && i < sh->clients_cap; i++) {
+        while (sh->clients[i] != NULL) {
+            client_end(sh, sh->clients[i]);
+        }
+    }
+    while (client_bury(sh)) {}
+    free(sh->clients);
+    sh->clients = NULL;
+}
+
+/* ---- without a connection ---- */
+
+/* Nobody waits for it: a session found again after a crash expires again. */
+static void keep_end(struct shard *sh, const struct client *c)
+{
+    struct ticket *t;
+    struct store_op *op;
+
+    if (!sh->keeps || c->session == 0) {
+        return;
+    }
+    t = ticket_create(sh, 1);
+    if (t == NULL) {
+        return;
+    }
+    op = ticket_op(&t->part[0], ST_SESSION_END);
+    if (op != NULL) {
+        op->session = c->session;
+    }
+    ticket_finish(&t->part[0]);
+}
+
+static void expire(struct shard *sh, struct client *c)
+{
+    shard_count(sh, METRIC_CLIENTS_DISCONNECTED, -1);
+    shard_count(sh, METRIC_CLIENTS_EXPIRED, 1);
+    will_publish(sh, c); /* at the latest with the session's end [MQTT-3.1.3-9] */
+    keep_end(sh, c);
+    client_end(sh, c);
+}
+
+/* The next thing to happen to a session without a connection: its will, or its end. */
+static void arm(struct shard *sh, struct client *c, int64_t will_ms)
+{
+    int64_t at = c->expires_ms;
+
+    if (c->will != NULL && will_ms < at) {
+        at = will_ms;
+    }
+    if (at != INT64_MAX) {
+        timer_set(&sh->wheel, &c->timer, at);
+    }
+}
+
+void client_timer(void *owner, struct timer *t)
+{
+    struct shard *sh = owner;
+    struct client *c = (struct client *)((char *)t - offsetof(struct client, timer));
+
+    assert(c->link == NULL);
+    if (sh->now_ms >= c->expires_ms) {
+        expire(sh, c);
+        return;
+    }
+    will_publish(sh, c);
+    arm(sh, c, INT64_MAX);
+}
+
+static int64_t session_end_ms(const struct shard *sh, const struct client *c)
+{
+    uint64_t limit = sh->cfg->persistent_client_expiration;
+    uint64_t s = c->expiry_s == MQTT_SESSION_NEVER_EXPIRES ? 0 : c->expiry_s;
+
+    if (s == 0 && limit == 0) {
+        return INT64_MAX;
+    }
+    if (s == 0 || (limit != 0 && limit < s)) {
+        s = limit;
+    }
+    return sh->now_ms + (int64_t)s * 1000;
+}
+
+void client_detach(struct shard *sh, struct client *c, bool publish_will)
+{
+    int64_t will_ms = sh->now_ms;
+
+    shard_count(sh, METRIC_CLIENTS_CONNECTED, -1);
+    if (!publish_will) {
+        will_free(&c->will);
+    } else if (c->will != NULL) {
+        will_ms += (int64_t)c->will->delay_s * 1000;
+    }
+    if (!c->durable) {
+        will_publish(sh,
+                     c); /* a session that ends now does not wait for the delay [MQTT-3.1.3-9] */
+        keep_end(sh, c); /* one that was durable until its DISCONNECT */
+        client_end(sh, c);
+        return;
+    }
+    shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
+    c->expires_ms = session_end_ms(sh, c);
+    if (will_ms <= sh->now_ms) {
+        will_publish(sh, c);
+    }
+    arm(sh, c, will_ms);
+}

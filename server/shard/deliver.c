@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One message to the subscribers of this shard.
+ *
+ * A session gets one copy at the highest QoS of its matching subscriptions, with all their
+ * identifiers [COMPAT]. Few subscribers: they are collected first, each session marked, then
+ * served. Many: filter by filter behind a cursor, a session being served at the first of the
+ * filters it is in, so that the work can pause between any two.
+ *
+ * Order: what is paused is a job. While any filter of a later message has a job, that message
+ * becomes a job behind it; other messages pass. So one topic stays in order, and a hot one does not
+ * stop the rest.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#define COLLECT_MAX 1024u /* subscriptions looked at in one go */
+#define FILTERS_MAX 64u   /* matching filters held on the stack */
+
+/* ---- scratch ---- */
+
+static bool copies_room(struct shard *sh, uint32_t n)
+{
+    if (n > sh->copies_cap) {
+        uint32_t cap = n < 64 ? 64 : n * 2;
+        struct copy *p = realloc(sh->copies, cap * sizeof(*p));
+        if (p == NULL) {
+            return false;
+        }
+        sh->copies = p;
+        sh->copies_cap = cap;
+    }
+    return true;
+}
+
+static bool ids_room(struct shard *sh, uint32_t n)
+{
+    if (n > sh->ids_cap) {
+        uint32_t cap = n < 256 ? 256 : n * 2;
+        uint32_t *p = realloc(sh->ids, cap * sizeof(*p));
+        if (p == NULL) {
+            return false;
+        }
+        sh->ids = p;
+        sh->ids_cap = cap;
+    }
+    return true;
+}
+
+/* ---- one subscription's share ---- */
+
+static struct client *client_of(const struct sub *s)
+{
+    return (struct client *)(uintptr_t)
+        s->owner; // NOLINT(performance-no-int-to-ptr): owners are our clients
+}
+
+static bool wants(const struct sub *s, const struct message *m)
+{
+    if (m->number != 0 && m->number <= s->floor) {
+        return false; /* the replay brings it */
+    }
+    return !s->opts.no_local || client_of(s)->uid != m->origin; /* [MQTT-3.8.3-3] */
+}
+
+static uint8_t qos_for(const struct shard *sh, const struct sub *s, const struct message *m)
+{
+    if (sh->cfg->upgrade_outgoing_qos) {
+        return s->opts.qos;
+    }
+    return s->opts.qos < m->qos ? s->opts.qos : m->qos; /* [MQTT-3.8.4-8] */
+}
+
+static struct copy copy_of(const struct shard *sh, const struct sub *s, const struct message *m)
+{
+    return (struct copy){.client = client_of(s),
+                         .qos = qos_for(sh, s, m),
+                         .retain = m->retain && s->opts.retain_as_published,
+                         .nids = s->opts.id != 0,
+                         .id = s->opts.id};
+}
+
+/* Another subscription of the same session: highest QoS, all identifiers. ids_at has room for max
+ * more. */
+static void merge(struct shard *sh, struct copy *c, const struct sub *s, const struct message *m,
+                  uint32_t max)
+{
+    uint8_t qos = qos_for(sh, s, m);
+
+    if (qos > c->qos) {
+        c->qos = qos;
+    }
+    c->retain = c->retain || (m->retain && s->opts.retain_as_published);
+    if (s->opts.id == 0) {
+        return;
+    }
+    if (c->nids == 0) {
+        c->id = s->opts.id;
+        c->nids = 1;
+        return;
+    }
+    if (c->nids == 1) { /* a run of its own in the scratch, long enough for all filters */
+        if (!ids_room(sh, sh->ids_n + max)) {
+            return;
+        }
+        c->ids_at = sh->ids_n;
+        sh->ids_n += max;
+        sh->ids[c->ids_at] = c->id;
+    }
+    sh->ids[c->ids_at + c->nids++] = s->opts.id;
+}
+
+static void give(struct shard *sh, const struct delivery *d, const struct copy *c)
+{
+    sh->budget--;
+    outq_offer(sh, d, d->msg, c);
+}
+
+/* ---- few subscribers ---- */
+
+static void collect(struct shard *sh, const struct delivery *d, struct filter_subs *const *f,
+                    uint32_t nf, uint32_t total)
+{
+    uint32_t n = 0;
+
+    if (!copies_room(sh, total)) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, total);
+        return;
+    }
+    sh->mark++;
+    sh->ids_n = 0;
+    for (uint32_t i = 0; i < nf; i++) {
+        size_t end = filter_subs_end(f[i]);
+        for (size_t pos = 0; pos < end; pos++) {
+            struct sub *s = filter_subs_at(f[i], pos);
+            struct client *c;
+            if (s == NULL || !wants(s, d->msg)) {
+                continue;
+            }
+            c = client_of(s);
+            if (nf > 1 && c->mark == sh->mark) {
+                merge(sh, &sh->copies[c->collected], s, d->msg, nf);
+                continue;
+            }
+            c->mark = sh->mark;
+            c->collected = n;
+            sh->copies[n++] = copy_of(sh, s, d->msg);
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        give(sh, d, &sh->copies[i]);
+    }
+}
+
+static void single_filter(struct shard *sh, const struct delivery *d, struct filter_subs *f)
+{
+    size_t end = filter_subs_end(f);
+
+    for (size_t pos = 0; pos < end; pos++) {
+        struct sub *s = filter_subs_at(f, pos);
+        if (s != NULL && wants(s, d->msg)) {
+            struct copy c = copy_of(sh, s, d->msg);
+            give(sh, d, &c);
+        }
+    }
+}
+
+/* ---- many subscribers ---- */
+
+static const uint64_t *filter_ids(const struct delivery *d, uint32_t *n)
+{
+    const struct match_target *t = &d->match->targets[d->target];
+
+    *n = t->count;
+    return d->match->ids + t->first;
+}
+
+static void pin_all(struct shard *sh, struct delivery *d)
+{
+    uint32_t n;
+    const uint64_t *ids = filter_ids(d, &n);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[i]);
+        if (f != NULL) {
+            filter_subs_pin(f);
+        }
+    }
+    d->pinned = true;
+}
+
+static void unpin_all(struct shard *sh, struct delivery *d)
+{
+    uint32_t n;
+    const uint64_t *ids = filter_ids(d, &n);
+
+    if (!d->pinned) {
+        return;
+    }
+    /* Ids are never reused and a pinned filter stays, so those found now are those that were
+     * pinned. */
+    for (uint32_t i = 0; i < n; i++) {
+        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[i]);
+        if (f != NULL) {
+            filter_subs_unpin(sh->subs, f);
+        }
+    }
+    d->pinned = false;
+}
+
+/* Serves s's session if filter i is the first of the message's that it is in. */
+static void give_first(struct shard *sh, const struct delivery *d, const struct sub *s,
+                       const uint64_t *ids, uint32_t i, uint32_t n)
+{
+    struct copy c = copy_of(sh, s, d->msg);
+
+    for (uint32_t k = 0; k < n; k++) {
+        struct sub *other = k == i ? NULL : subscribers_of_owner(sh->subs, s->owner, ids[k]);
+        if (other == NULL || !wants(other, d->msg)) {
+            continue;
+        }
+        if (k < i) {
+            return;
+        }
+        merge(sh, &c, other, d->msg, n);
+    }
+    give(sh, d, &c);
+}
+
+/* Goes on at the cursor; true when all is done, false when the budget is used up. */
+static bool run_cursor(struct shard *sh, struct delivery *d)
+{
+    uint32_t n;
+    const uint64_t *ids = filter_ids(d, &n);
+
+    sh->epoch++;
+    for (; d->filter < n; d->filter++, d->pos = 0, d->end = 0) {
+        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[d->filter]);
+        if (f == NULL) {
+            continue;
+        }
+        if (d->end == 0) { /* who subscribes from now on is not among the receivers */
+            d->end = (uint32_t)filter_subs_end(f);
+        }
+        while (d->pos < d->end) {
+            struct sub *s;
+            if (sh->budget <= 0) {
+                return false;
+            }
+            s = filter_subs_at(f, d->pos++);
+            if (s != NULL && wants(s, d->msg)) {
+                sh->ids_n = 0;
+                give_first(sh, d, s, ids, d->filter, n);
+            }
+        }
+    }
+    return true;
+}
+
+/* ---- deliveries ---- */
+
+struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
+                                 struct ticket_part *part)
+{
+    struct delivery *d = malloc(sizeof(*d));
+
+    if (d == NULL) {
+        return NULL;
+    }
+    *d = (struct delivery){
+        .mail.fn = deliver_mail, .msg = m, .match = match, .target = target, .part = part};
+    message_ref(m, 1);
+    match_ref(match, 1);
+    return d;
+}
+
+void delivery_free(struct delivery *d)
+{
+    message_unref(d->msg);
+    match_unref(d->match);
+    free(d);
+}
+
+static void part_done(const struct delivery *d)
+{
+    if (d->part != NULL) {
+        ticket_finish(d->part);
+    }
+}
+
+static void job_append(struct shard *sh, struct delivery *d)
+{
+    d->job_next = NULL;
+    *sh->jobs_last = d;
+    sh->jobs_last = &d->job_next;
+}
+
+/* The filters this shard still has, and how many subscriptions they hold; *busy: one of them has a
+ * job. */
+static uint32_t resolve(const struct shard *sh, const struct delivery *d, struct filter_subs **f,
+                        size_t *total, bool *busy)
+{
+    uint32_t n;
+    const uint64_t *ids = filter_ids(d, &n);
+    uint32_t found = 0;
+
+    *total = 0;
+    *busy = false;
+    for (uint32_t i = 0; i < n; i++) {
+        struct filter_subs *fs = subscribers_of_filter(sh->subs, ids[i]);
+        if (fs == NULL) {
+            continue; /* gone since the match: skipped */
+        }
+        if (found < FILTERS_MAX) {
+            f[found] = fs;
+        }
+        found++;
+        *total += filter_subs_end(fs);
+        *busy = *busy || filter_subs_is_pinned(fs);
+    }
+    return found;
+}
+
+/* True: done. False: has to go on later. */
+static bool deliver_or_pause(struct shard *sh, struct delivery *d)
+{
+    struct filter_subs *f[FILTERS_MAX];
+    size_t total;
+    bool busy;
+    uint32_t n = resolve(sh, d, f, &total, &busy);
+
+    if (n == 0) {
+        return true;
+    }
+    if (busy) {
+        pin_all(sh, d); /* the next ones queue behind this one as well */
+        return false;
+    }
+    if (total <= COLLECT_MAX && n <= FILTERS_MAX) {
+        sh->epoch++;
+        if (n == 1) {
+            single_filter(sh, d, f[0]);
+        } else {
+            collect(sh, d, f, n, (uint32_t)total);
+        }
+        return true;
+    }
+    pin_all(sh, d);
+    if (!run_cursor(sh, d)) {
+        return false;
+    }
+    unpin_all(sh, d);
+    return true;
+}
+
+void deliver_now(struct shard *sh, struct delivery *d)
+{
+    struct delivery *job;
+
+    if (deliver_or_pause(sh, d)) {
+        part_done(d);
+        return;
+    }
+    job = delivery_create(d->msg, d->match, d->target, d->part);
+    if (job == NULL) { /* the rest of the subscribers cannot be remembered */
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        unpin_all(sh, d);
+        part_done(d);
+        return;
+    }
+    job->filter = d->filter;
+    job->pos = d->pos;
+    job->end = d->end;
+    job->pinned = d->pinned;
+    job_append(sh, job);
+}
+
+void deliver_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct delivery *d = (struct delivery *)m;
+
+    if (d->own) {
+        sh->self_pending--;
+    }
+    if (deliver_or_pause(sh, d)) {
+        part_done(d);
+        delivery_free(d);
+    } else {
+        job_append(sh, d);
+    }
+}
+
+bool deliver_jobs(struct shard *sh)
+{
+    while (sh->jobs != NULL && sh->budget > 0) {
+        struct delivery *d = sh->jobs;
+
+        if (!run_cursor(sh, d)) {
+            break;
+        }
+        sh->jobs = d->job_next;
+        if (sh->jobs == NULL) {
+            sh->jobs_last = &sh->jobs;
+        }
+        unpin_all(sh, d);
+        part_done(d);
+        delivery_free(d);
+    }
+    return sh->jobs != NULL;
+}

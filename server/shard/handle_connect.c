@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection arrives with its CONNECT: take over, resume or begin the session, then CONNACK.
+ *
+ * CONNACK of a durable session, or of one that ends a stored session, leaves when the store has it;
+ * nothing is read from the connection before.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#define CONNACK_MAX 512u
+
+/* The older connection goes; its will and its session follow the ordinary rules [MQTT-3.1.4-3]. */
+static void take_over(struct shard *sh, struct client *c)
+{
+    struct link *old = c->link;
+
+    shard_count(sh, METRIC_CLIENTS_TAKEN_OVER, 1);
+    log_limited(sh->b->log, LOGL_NOTICE, LOGR_CONNECTION,
+                "client " CLIENT_FMT " already connected, closing old connection", CLIENT_ARGS(c));
+    link_close(sh, old, RC_SESSION_TAKEN_OVER, NULL);
+    old->client = NULL;
+    c->link = NULL;
+    client_detach(sh, c, !old->orderly);
+}
+
+/* A stored session that is not resumed. */
+static void discard(struct shard *sh, struct client *c)
+{
+    shard_count(sh, METRIC_CLIENTS_DISCONNECTED, -1);
+    will_publish(sh, c); /* its delay ends with the session [MQTT-3.1.3-9] */
+    client_end(sh, c);
+}
+
+static bool is_durable(const struct connect *c)
+{
+    return c->version == MQTT_5 ? c->props.session_expiry_s > 0 : !c->clean;
+}
+
+static uint32_t expiry_of(const struct shard *sh, const struct connect *c)
+{
+    uint64_t limit = sh->cfg->persistent_client_expiration;
+
+    if (c->version != MQTT_5) {
+        return MQTT_SESSION_NEVER_EXPIRES;
+    }
+    if (limit != 0 && c->props.session_expiry_s > limit) {
+        return (uint32_t)limit;
+    }
+    return c->props.session_expiry_s;
+}
+
+static bool setup_v5(struct shard *sh, struct link *l, const struct connect *c)
+{
+    const struct listener_config *lc = listener_conf(l->listener);
+    struct link5 *v5 = calloc(1, sizeof(*v5));
+    uint32_t out_max = c->props.topic_alias_maximum;
+
+    (void)sh;
+    if (v5 == NULL) {
+        return false;
+    }
+    l->v5 = v5;
+    v5->alias_in_max = (uint16_t)lc->max_topic_alias;
+    v5->receive_maximum =
+        props_has(&c->props, PROP_RECEIVE_MAXIMUM) ? c->props.receive_maximum : UINT16_MAX;
+    v5->max_packet = c->props.maximum_packet_size;
+    v5->problem_info =
+        !props_has(&c->props, PROP_REQUEST_PROBLEM_INFO) || c->props.request_problem_info != 0;
+    if (out_max > lc->max_topic_alias_broker) {
+        out_max = lc->max_topic_alias_broker;
+    }
+    if (out_max > 0) {
+        v5->alias_out_max = (uint16_t)out_max;
+        v5->alias_out_cap = 4;
+        while (v5->alias_out_cap < out_max * 2) {
+            v5->alias_out_cap *= 2;
+        }
+        v5->alias_out = calloc(v5->alias_out_cap, sizeof(*v5->alias_out));
+        if (v5->alias_out == NULL) {
+            v5->alias_out_cap = 0;
+            v5->alias_out_max = 0;
+            return false;
+        }
+    }
+    return true;
+}
+
+static void adopt(struct shard *sh, struct client *c, struct link *l, const struct handover *h)
+{
+    const struct connect *con = &h->connect;
+
+    c->link = l;
+    l->client = c;
+    c->stamp = h->stamp;
+    c->version = (uint8_t)con->version;
+    c->bridge = con->bridge;
+    c->durable = is_durable(con);
+    c->expiry_s = expiry_of(sh, con);
+    c->queue_told = false;
+    if (c->durable && c->session == 0) {
+        c->session = broker_new_id(sh->b);
+    }
+    l->plain_out = listener_conf(l->listener)->mount_point == NULL &&
+                   (l->v5 == NULL || (l->v5->alias_out == NULL && l->v5->max_packet == 0));
+    shard_count(sh, METRIC_CLIENTS_CONNECTED, 1);
+}
+
+static void say_connected(struct shard *sh, const struct link *l, const struct handover *h)
+{
+    char peer[PEER_TEXT];
+    static const char *const names[] = {[MQTT_3_1] = "p1", [MQTT_3_1_1] = "p2", [MQTT_5] = "p5"};
+
+    if (!sh->cfg->connection_messages || !log_enabled(sh->b->log, LOGL_NOTICE)) {
+        return;
+    }
+    peer_text(&h->peer, peer);
+    log_limited(sh->b->log, LOGL_NOTICE, LOGR_CONNECTION,
+                "new client connected from %s as " CLIENT_FMT " (%s, c%d, k%u%s%.*s%s)", peer,
+                CLIENT_ARGS(l->client), names[h->connect.version], h->connect.clean,
+                h->connect.keep_alive_s, h->connect.has_username ? ", u'" : "",
+                (int)h->connect.username.n, (const char *)h->connect.username.p,
+                h->connect.has_username ? "'" : "");
+}
+
+static void keep_will(struct ticket_part *p, const struct client *c)
+{
+    struct store_op *op = ticket_op(p, c->will == NULL ? ST_WILL_DEL : ST_WILL_PUT);
+    const struct message *m;
+
+    if (op == NULL) {
+        return;
+    }
+    op->session = c->session;
+    if (c->will != NULL) {
+        m = c->will->msg;
+        op->name = ticket_bytes(p, message_topic(m), m->topic_n);
+        op->data = ticket_bytes(p, message_payload(m), m->payload_n);
+        op->props = ticket_bytes(p, message_props(m), m->props_n);
+        op->number = c->will->delay_s;
+        op->flags = (uint8_t)(m->qos | (m->retain ? 4 : 0));
+    }
+}
+
+/* What CONNACK has to wait for; NULL: nothing, or (*ok false) no memory. */
+static struct ticket *ticket_for(struct shard *sh, const struct client *c, uint64_t ended, bool *ok)
+{
+    struct ticket *t;
+    struct store_op *op;
+
+    *ok = true;
+    if (!sh->keeps || (!c->durable && ended == 0)) {
+        return NULL;
+    }
+    t = ticket_create(sh, 1);
+    *ok = t != NULL;
+    if (t != NULL && ended != 0) {
+        op = ticket_op(&t->part[0], ST_SESSION_END);
+        if (op != NULL) {
+            op->session = ended;
+        }
+    }
+    if (t != NULL && c->durable) {
+        op = ticket_op(&t->part[0], ST_SESSION_PUT);
+        if (op != NULL) {
+            op->session = c->session;
+            op->name = ticket_bytes(&t->part[0], c->id, c->id_n);
+            op->number = c->expiry_s;
+        }
+        keep_will(&t->part[0], c);
+    }
+    return t;
+}
+
+/* Everything CONNACK has to say of v5, in the order peers use [COMPAT]. */
+static size_t connack_props(struct shard *sh, const struct link *l, const struct handover *h,
+                            uint8_t *p)
+{
+    const struct config *cfg = sh->cfg;
+    const struct listener_config *lc = listener_conf(l->listener);
+    size_t n = 0;
+
+    if (cfg->max_keepalive != 0 &&
+        (h->connect.keep_alive_s == 0 || h->connect.keep_alive_s > cfg->max_keepalive)) {
+        n += prop_put_u16(p + n, PROP_SERVER_KEEP_ALIVE, (uint16_t)cfg->max_keepalive);
+    }
+    n += prop_put_u16(p + n, PROP_TOPIC_ALIAS_MAXIMUM, l->v5->alias_in_max);
+    if (h->id_assigned) {
+        n += prop_put_string(p + n, PROP_ASSIGNED_CLIENT_ID, client_id(l->client));
+    }
+    if (!cfg->retain_available) {
+        n += prop_put_byte(p + n, PROP_RETAIN_AVAILABLE, 0);
+    }
+    if (cfg->max_packet_size != 0) {
+        n += prop_put_u32(p + n, PROP_MAXIMUM_PACKET_SIZE, cfg->max_packet_size);
+    }
+    n += prop_put_u16(p + n, PROP_RECEIVE_MAXIMUM, (uint16_t)cfg->max_inflight_messages);
+    if (lc->max_qos < 2) {
+        n += prop_put_byte(p + n, PROP_MAXIMUM_QOS, (uint8_t)lc->max_qos);
+    }
+    if (l->client->expiry_s != h->connect.props.session_expiry_s) {
+        n += prop_put_u32(p + n, PROP_SESSION_EXPIRY, l->client->expiry_s);
+    }
+    return n;
+}
+
+/* CONNACK as bytes, kept in its slot until it may leave. */
+static struct ack_slot *connack_slot(struct shard *sh, struct link *l, const struct handover *h,
+                                     bool present)
+{
+    size_t cap = CONNACK_MAX + l->client->id_n;
+    uint8_t *p = malloc(cap * 2);
+    struct ack_slot *s = NULL;
+    size_t n;
+
+    if (p == NULL) {
+        return NULL;
+    }
+    if (l->version == MQTT_5) {
+        n = connack_props(sh, l, h, p + cap);
+        n = connack5_encode(p, cap, present, RC_SUCCESS, span_of(p + cap, n));
+    } else {
+        /* 3.1 has no session present; its byte is reserved. */
+        n = connack3_encode(p, cap, present && l->version != MQTT_3_1, CONNACK3_ACCEPTED);
+    }
+    s = link_slot(sh, l, MQTT_CONNACK, 0, RC_SUCCESS, p, n);
+    free(p);
+    return s;
+}
+
+static uint32_t keep_alive_ms(const struct shard *sh, const struct connect *c)
+{
+    uint32_t s = c->keep_alive_s;
+
+    if (sh->cfg->max_keepalive != 0 && (s == 0 || s > sh->cfg->max_keepalive)) {
+        s = sh->cfg->max_keepalive;
+    }
+    return s * 1500u; /* one and a half times [MQTT-3.1.2-24] */
+}
+
+/* The session for this CONNECT; *present: an old one goes on. NULL: no memory. */
+static struct client *session_for(struct shard *sh, const struct handover *h, bool *present,
+                                  uint64_t *ended)
+{
+    struct client *c = client_find(sh, h->client_id);
+
+    *present = false;
+    *ended = 0;
+    if (c != NULL && c->link != NULL) {
+        bool was_durable = c->durable;
+        take_over(sh, c);
+        if (!was_durable) {
+            c = NULL; /* ended with its connection */
+        }
+    }
+    if (c != NULL && h->connect.clean) {
+        *ended = c->session;
+        discard(sh, c);
+        c = NULL;
+    }
+    if (c != NULL) {
+        *present = true;
+        shard_count(sh, METRIC_CLIENTS_DISCONNECTED, -1);
+        timer_cancel(&sh->wheel, &c->timer);
+        will_free(&c->will); /* a resume cancels a will that waits [MQTT-3.1.3-9] */
+        return c;
+    }
+    return client_create(sh, h->client_id);
+}
+
+static bool begin(struct shard *sh, struct link *l, struct handover *h)
+{
+    const struct connect *con = &h->connect;
+    struct client *c;
+    struct ticket *t;
+    struct ack_slot *s;
+    bool present;
+    uint64_t ended;
+    bool ok;
+
+    if (con->version == MQTT_5 && !setup_v5(sh, l, con)) {
+        return false;
+    }
+    c = session_for(sh, h, &present, &ended);
+    if (c == NULL) {
+        return false;
+    }
+    adopt(sh, c, l, h);
+    if (con->has_will) {
+        c->will = will_create(con, l);
+        if (c->will == NULL) {
+            return false;
+        }
+    }
+    say_connected(sh, l, h);
+    s = connack_slot(sh, l, h, present);
+    t = ticket_for(sh, c, ended, &ok);
+    if (s == NULL || !ok) {
+        return false;
+    }
+    if (t != NULL) {
+        t->slot = s;
+        ticket_finish(&t->part[0]);
+    } else {
+        link_slot_ready(sh, s);
+    }
+    return true;
+}
+
+void handle_connect(struct shard *sh, struct handover *h)
+{
+    struct client *c = client_find(sh, h->client_id);
+    struct link *l;
+
+    if (c != NULL && c->stamp > h->stamp) {
+        /* A CONNECT that was complete later has been here first: it would have taken over this one.
+         */
+        shard_count(sh, METRIC_CLIENTS_TAKEN_OVER, 1);
+        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
+        handover_free(h);
+        return;
+    }
+    l = link_create(sh, h);
+    if (l == NULL) {
+        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
+        handover_free(h);
+        return;
+    }
+    l->keep_alive_ms = keep_alive_ms(sh, &h->connect);
+    if (!loop_add(&sh->loop, l->conn.fd, LOOP_CONN, l) ||
+        !conn_keep(&l->conn, span_of(h->bytes + h->connect_n, h->bytes_n - h->connect_n), 0)) {
+        log_limited(sh->b->log, LOGL_ERROR, LOGR_NET, "cannot take a connection: %m");
+        link_free(sh, l);
+        handover_free(h);
+        return;
+    }
+    l->unparsed = h->bytes_n > h->connect_n;
+    if (!begin(sh, l, h)) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+    }
+    handover_free(h);
+}
+
+void connect_completed(struct shard *sh, struct ack_slot *s)
+{
+    struct link *l = s->link;
+
+    if (l->state != LINK_CONNECTING) {
+        return; /* ended meanwhile */
+    }
+    if (!conn_out_copy(&l->conn, s->codes, s->ncodes)) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    shard_count(sh, METRIC_MESSAGES_SENT, 1);
+    link_dirty(sh, l);
+    l->state = LINK_OPEN;
+    link_touch_keepalive(sh, l);
+    outq_connected(sh, l->client);
+    link_ready(sh, l);
+}

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * PUBLISH from a client: checked, made a message, routed, answered.
+ *
+ * Above the memory limit, or with a target's mailbox too deep, a publisher is left unread for a
+ * while first; the packet stays where it is. Then the policy acts: QoS 0 is dropped, QoS 1 and 2
+ * are refused (0x97; a 3.x client, which cannot be told, is disconnected unacknowledged and sends
+ * again).
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#include "routing/topic.h"
+#include "server/codec/utf8.h"
+
+#define SYS_PREFIX   "$SYS/"
+#define STATE_PREFIX "$SYS/broker/connection/"
+#define STATE_SUFFIX "/state"
+
+/* What is decided about a publish before it is routed. */
+struct verdict {
+    enum mqtt_reason reason; /* 0: route it */
+    const char *close;       /* not NULL: the connection ends, for this */
+};
+
+static bool begins(struct span s, const char *with)
+{
+    size_t n = strlen(with);
+
+    return s.n >= n && memcmp(s.p, with, n) == 0;
+}
+
+static bool is_reserved(struct span topic)
+{
+    size_t suffix = strlen(STATE_SUFFIX);
+
+    if (topic.p[0] != '$' || !begins(topic, SYS_PREFIX)) {
+        return false;
+    }
+    return !(begins(topic, STATE_PREFIX) && topic.n > strlen(STATE_PREFIX) + suffix &&
+             memcmp(topic.p + topic.n - suffix, STATE_SUFFIX, suffix) == 0);
+}
+
+/* ---- topic aliases ---- */
+
+/* Sets or uses the alias; false: the connection is being closed. */
+static bool resolve_alias(struct shard *sh, struct link *l, struct publish *p)
+{
+    uint16_t alias = p->props.topic_alias;
+    char **slot;
+    size_t n = p->topic.n;
+
+    if (l->v5 == NULL || !props_has(&p->props, PROP_TOPIC_ALIAS)) {
+        return true;
+    }
+    if (alias > l->v5->alias_in_max) {
+        link_close(sh, l, RC_TOPIC_ALIAS_INVALID, "topic alias above the maximum");
+        return false;
+    }
+    if (l->v5->alias_in == NULL) {
+        l->v5->alias_in = calloc(l->v5->alias_in_max, sizeof(char *));
+        if (l->v5->alias_in == NULL) {
+            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+            return false;
+        }
+    }
+    slot = &l->v5->alias_in[alias - 1];
+    if (n == 0) {
+        if (*slot == NULL) {
+            link_close(sh, l, RC_PROTOCOL_ERROR, "topic alias that was not set");
+            return false;
+        }
+        p->topic = span_of(*slot + 2, (size_t)((uint8_t)(*slot)[0] << 8 | (uint8_t)(*slot)[1]));
+        return true;
+    }
+    free(*slot);
+    *slot = malloc(n + 2);
+    if (*slot == NULL) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return false;
+    }
+    (*slot)[0] = (char)(n >> 8);
+    (*slot)[1] = (char)n;
+    memcpy(*slot + 2, p->topic.p, n);
+    return true;
+}
+
+/* ---- back-pressure ---- */
+
+/* True: go on. False: paused, or acted on. */
+static bool admit(struct shard *sh, struct link *l)
+{
+    bool pressure = atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed);
+
+    if (!pressure && !sh->backlog) {
+        l->had_pause = false;
+        return true;
+    }
+    if (!l->had_pause) {
+        l->had_pause = true;
+        shard_count(sh, METRIC_PAUSED_MEMORY, 1);
+        link_pause(sh, l, sh->now_ms + PAUSE_MAX_MS);
+        return false;
+    }
+    return true;
+}
+
+static struct verdict over_memory(struct shard *sh, const struct link *l, const struct publish *p)
+{
+    if (!atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed)) {
+        return (struct verdict){RC_SUCCESS, NULL};
+    }
+    shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    log_limited(sh->b->log, LOGL_WARNING, LOGR_MEMORY,
+                "memory_limit reached: messages of " CLIENT_FMT " are dropped or refused",
+                CLIENT_ARGS(l->client));
+    if (p->qos > 0 && l->version != MQTT_5) {
+        return (struct verdict){RC_QUOTA_EXCEEDED, "memory_limit reached"};
+    }
+    return (struct verdict){RC_QUOTA_EXCEEDED, NULL};
+}
+
+/* ---- checks ---- */
+
+static struct verdict judge(struct shard *sh, const struct link *l, const struct publish *p)
+{
+    const struct config *cfg = sh->cfg;
+
+    if (!topic_name_is_valid((const char *)p->topic.p, p->topic.n, cfg->max_topic_levels)) {
+        return (struct verdict){RC_TOPIC_NAME_INVALID, "invalid topic name"};
+    }
+    if (p->qos > listener_conf(l->listener)->max_qos) {
+        return (struct verdict){RC_QOS_NOT_SUPPORTED, "QoS above the listener's max_qos"};
+    }
+    if (p->retain && !cfg->retain_available) {
+        return (struct verdict){RC_RETAIN_NOT_SUPPORTED,
+                                "retained message, retain_available is false"};
+    }
+    if (is_reserved(p->topic)) {
+        return (struct verdict){RC_NOT_AUTHORIZED, NULL};
+    }
+    if (cfg->message_size_limit != 0 && p->payload.n > cfg->message_size_limit) {
+        shard_count(sh, METRIC_DROPPED_TOO_LARGE, 1);
+        return (struct verdict){RC_PACKET_TOO_LARGE, NULL};
+    }
+    if (p->props.payload_format == 1 && !utf8_is_valid_payload(p->payload)) {
+        return (struct verdict){RC_PAYLOAD_FORMAT_INVALID, NULL}; /* [MQTT-3.3.2-5] */
+    }
+    return over_memory(sh, l, p);
+}
+
+/* ---- from packet to message ---- */
+
+static struct message *message_from(struct shard *sh, struct link *l, const struct publish *p)
+{
+    const char *mount = listener_conf(l->listener)->mount_point;
+    uint8_t small[1024];
+    uint8_t *scratch = small;
+    size_t mount_n = mount == NULL ? 0 : strlen(mount);
+    size_t need = p->props.raw.n + (mount_n == 0 ? 0 : mount_n + p->topic.n);
+    struct span topic = p->topic;
+    size_t props_n = 0;
+    struct message *m = NULL;
+
+    if (need > sizeof(small)) {
+        scratch = malloc(need);
+        if (scratch == NULL) {
+            return NULL;
+        }
+    }
+    if (p->props.raw.n > 0) {
+        props_n = props_to_forward(&p->props, scratch);
+    }
+    if (mount_n > 0) {
+        memcpy(scratch + props_n, mount, mount_n);
+        memcpy(scratch + props_n + mount_n, p->topic.p, p->topic.n);
+        topic = span_of(scratch + props_n, mount_n + p->topic.n);
+    }
+    if (topic.n <= TOPIC_MAX) {
+        m = message_create(topic.p, topic.n, p->payload.p, p->payload.n, scratch, props_n);
+    }
+    if (scratch != small) {
+        free(scratch);
+    }
+    if (m == NULL) {
+        return NULL;
+    }
+    m->qos = p->qos;
+    m->retain = p->retain;
+    m->origin = l->client->uid;
+    if (props_has(&p->props, PROP_MESSAGE_EXPIRY)) {
+        m->expires_ms = sh->now_ms + (int64_t)p->props.message_expiry_s * 1000;
+    }
+    return m;
+}
+
+/* Answers a publish that is not routed. */
+static void refuse(struct shard *sh, struct link *l, const struct publish *p, struct verdict v)
+{
+    if (v.close != NULL) {
+        link_close(sh, l, v.reason, v.close);
+        return;
+    }
+    /* 3.x has no way to refuse: acknowledged and dropped, as its users expect. */
+    if (p->qos == 1) {
+        link_ack(sh, l, MQTT_PUBACK, p->packet_id, v.reason);
+    } else if (p->qos == 2) {
+        link_ack(sh, l, MQTT_PUBREC, p->packet_id, v.reason);
+        if (l->version != MQTT_5 && idset_add(&l->client->in_ids, p->packet_id) == NULL) {
+            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        }
+    }
+}
+
+/* A PUBLISH whose id is held: its message was routed before [MQTT-4.3.3-10]; only PUBREC is said
+ * again. */
+static void repeat(struct shard *sh, struct link *l, struct in_id *e)
+{
+    struct ticket *t = e->ticket;
+
+    if (t == NULL) {
+        link_ack(sh, l, MQTT_PUBREC, e->packet_id, RC_SUCCESS);
+        return;
+    }
+    if (t->slot != NULL && t->slot->link == l) {
+        return; /* its PUBREC is on its way */
+    }
+    /* Came over a connection that has gone, before the store had it: this one waits for the same
+     * ticket. */
+    free(t->slot);
+    t->slot = link_slot(sh, l, MQTT_PUBREC, e->packet_id, RC_SUCCESS, NULL, 0);
+}
+
+/* The client's quota of unanswered messages; false: it has broken it. */
+static bool count_inbound(struct shard *sh, struct link *l, const struct publish *p)
+{
+    if (l->v5 == NULL || p->qos == 0) {
+        return true;
+    }
+    if (l->v5->inbound >= sh->cfg->max_inflight_messages) {
+        link_close(sh, l, RC_RECEIVE_MAXIMUM_EXCEEDED, "receive maximum exceeded");
+        return false;
+    }
+    l->v5->inbound++;
+    return true;
+}
+
+static void route(struct shard *sh, struct link *l, const struct publish *p)
+{
+    struct route r = {.publisher = l->client, .link = l, .packet_id = p->packet_id};
+
+    r.msg = message_from(sh, l, p);
+    if (r.msg == NULL || (p->qos == 2 && idset_add(&l->client->in_ids, p->packet_id) == NULL)) {
+        if (r.msg != NULL) {
+            message_unref(r.msg);
+        }
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    if (!route_publish(sh, &r)) {
+        if (p->qos == 2) {
+            idset_remove(&l->client->in_ids, p->packet_id);
+        }
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    if (p->qos > 0 && !r.ticketed) {
+        link_ack(sh, l, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id,
+                 r.matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS);
+    }
+}
+
+void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t flags)
+{
+    struct publish p;
+    const char *why = NULL;
+    struct verdict v;
+    struct in_id *held;
+    enum dec_rc rc;
+
+    if (!admit(sh, l)) {
+        return;
+    }
+    rc = publish_decode(&p, body, flags, l->version, false, &why);
+    if (rc != DEC_OK) {
+        handle_malformed(sh, l, rc, why);
+        return;
+    }
+    shard_count(sh, METRIC_PUBLISH_RECEIVED, 1);
+    shard_count(sh, METRIC_PUBLISH_BYTES_RECEIVED, (int64_t)p.payload.n);
+    sh->budget--;
+    if (!resolve_alias(sh, l, &p)) {
+        return;
+    }
+    held = p.qos == 2 ? idset_find(&l->client->in_ids, p.packet_id) : NULL;
+    if (held != NULL) {
+        repeat(sh, l, held);
+        return;
+    }
+    if (!count_inbound(sh, l, &p)) {
+        return;
+    }
+    v = judge(sh, l, &p);
+    if (v.reason != RC_SUCCESS) {
+        refuse(sh, l, &p, v);
+        return;
+    }
+    route(sh, l, &p);
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SUBSCRIBE and UNSUBSCRIBE.
+ *
+ * A packet may hold 100,000 filters. When the turn's budget runs out in the middle, what was done
+ * is kept with the connection (struct sub_progress) and the same packet is gone on with in the next
+ * turn.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#include "routing/topic.h"
+
+struct sub_progress {
+    size_t done;           /* filters handled; codes[] has as many */
+    struct ticket *ticket; /* NULL: nothing to store */
+    struct replay *replays, **replays_last;
+    uint8_t codes[];
+};
+
+void sub_progress_free(struct sub_progress *p)
+{
+    if (p == NULL) {
+        return;
+    }
+    replay_cancel_list(p->replays);
+    if (p->ticket != NULL) { /* what was done is kept all the same; nobody waits for the answer */
+        ticket_finish(&p->ticket->part[0]);
+    }
+    free(p);
+}
+
+/* The progress of this packet: begun now, or in an earlier turn. NULL: no memory. */
+static struct sub_progress *progress_of(struct shard *sh, struct link *l, size_t count)
+{
+    struct sub_progress *p = l->progress;
+
+    if (p == NULL) {
+        p = calloc(1, sizeof(*p) + count);
+        if (p == NULL) {
+            return NULL;
+        }
+        p->replays_last = &p->replays;
+        if (sh->keeps && l->client->session != 0) {
+            p->ticket = ticket_create(sh, 1);
+            if (p->ticket == NULL) {
+                free(p);
+                return NULL;
+            }
+        }
+        l->progress = p;
+    }
+    return p;
+}
+
+static void answer(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
+                   size_t count)
+{
+    struct sub_progress *p = l->progress;
+    struct ack_slot *s = link_slot(sh, l, type, packet_id, RC_SUCCESS, p->codes, count);
+    struct ticket *t = p->ticket;
+
+    if (s == NULL) {
+        return; /* being closed; the progress goes with the link */
+    }
+    s->replays = p->replays;
+    l->progress = NULL;
+    free(p);
+    if (t != NULL) {
+        t->slot = s;
+        ticket_finish(&t->part[0]);
+    } else {
+        link_slot_ready(sh, s);
+    }
+}
+
+/* The filter with its listener's mount point in front; buf has TOPIC_TEXT_MAX bytes. False: too
+ * long. */
+static bool mounted(const struct link *l, struct span filter, char *buf, struct span *out)
+{
+    const char *mount = listener_conf(l->listener)->mount_point;
+    size_t n = mount == NULL ? 0 : strlen(mount);
+
+    *out = filter;
+    if (n == 0) {
+        return true;
+    }
+    if (n + filter.n > TOPIC_MAX) {
+        return false;
+    }
+    memcpy(buf, mount, n);
+    memcpy(buf + n, filter.p, filter.n);
+    *out = span_of(buf, n + filter.n);
+    return true;
+}
+
+static bool is_shared(struct span filter)
+{
+    bool shared;
+    const char *group;
+    const char *inner;
+    size_t group_n;
+    size_t inner_n;
+
+    (void)topic_split_shared((const char *)filter.p, filter.n, &shared, &group, &group_n, &inner,
+                             &inner_n);
+    return shared;
+}
+
+static uint8_t failure(const struct link *l, enum mqtt_reason reason)
+{
+    return l->version == MQTT_5 ? (uint8_t)reason : SUBACK3_FAILURE;
+}
+
+static void record_sub(struct ticket *t, const struct client *c, const struct sub_options *o,
+                       struct span filter)
+{
+    struct store_op *op = t == NULL ? NULL : ticket_op(&t->part[0], ST_SUB_PUT);
+
+    if (op != NULL) {
+        op->session = c->session;
+        op->name = ticket_bytes(&t->part[0], filter.p, filter.n);
+        op->number = o->id;
+        op->flags = (uint8_t)(o->qos | o->no_local << 2 | o->retain_as_published << 3 |
+                              o->retain_handling << 4);
+    }
+}
+
+/* Whether this subscription gets retained messages now [MQTT-3.3.1-9 ff.]. */
+static bool wants_replay(const struct shard *sh, const struct sub_options *o, bool is_new)
+{
+    return sh->cfg->retain_available &&
+           (o->retain_handling == 0 || (o->retain_handling == 1 && is_new));
+}
+
+static bool add_replay(struct shard *sh, struct client *c, struct sub *sub, struct sub_progress *p)
+{
+    struct replay *r;
+
+    /* After the subscription is in the tree (seq_cst in both): see retained.h. */
+    sub->floor = retained_counter(sh->b->retained);
+    r = replay_create(sh, c, sub);
+    if (r == NULL) {
+        return false;
+    }
+    replay_append(&p->replays_last, r);
+    return true;
+}
+
+static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subscribe *s,
+                             const struct subscribe_item *item, struct sub_progress *p)
+{
+    struct client *c = l->client;
+    uint32_t max = sh->cfg->max_subscriptions_per_client;
+    uint8_t max_qos = (uint8_t)listener_conf(l->listener)->max_qos;
+    struct sub_options o = {.qos = item->qos < max_qos ? item->qos : max_qos,
+                            .no_local = item->no_local || c->bridge,
+                            .retain_as_published = item->retain_as_published || c->bridge,
+                            .retain_handling = item->retain_handling,
+                            .durable = c->durable,
+                            .id = s->props.subscription_id};
+    struct span filter;
+    struct sub *sub;
+    enum subs_rc rc;
+
+    if (is_shared(item->filter)) {
+        return failure(l, RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+    }
+    if (!topic_filter_is_valid((const char *)item->filter.p, item->filter.n,
+                               sh->cfg->max_topic_levels) ||
+        !mounted(l, item->filter, (char *)sh->scratch + READ_SCRATCH, &filter)) {
+        return failure(l, RC_TOPIC_FILTER_INVALID);
+    }
+    if (max != 0 && c->subs.count >= max &&
+        subscribers_find(sh->subs, (uintptr_t)c, (const char *)filter.p, filter.n) == NULL) {
+        return failure(l, RC_QUOTA_EXCEEDED);
+    }
+    rc = subscribers_put(sh->subs, &c->subs, (uintptr_t)c, (const char *)filter.p, filter.n, &o,
+                         &sub);
+    if (rc == SUBS_NOMEM) {
+        return failure(l, RC_UNSPECIFIED_ERROR);
+    }
+    if (rc == SUBS_NEW) {
+        shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
+    }
+    if (wants_replay(sh, &o, rc == SUBS_NEW) && !add_replay(sh, c, sub, p)) {
+        return failure(l, RC_UNSPECIFIED_ERROR);
+    }
+    record_sub(p->ticket, c, &o, filter);
+    log_subscribe(sh->b->log, "%.*s %u %.*s", CLIENT_ARGS(c), o.qos, (int)filter.n,
+                  (const char *)filter.p);
+    return o.qos;
+}
+
+static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct subscribe_item *item,
+                               struct sub_progress *p)
+{
+    struct client *c = l->client;
+    struct span filter;
+    struct sub *sub = NULL;
+    struct store_op *op;
+
+    if (mounted(l, item->filter, (char *)sh->scratch + READ_SCRATCH, &filter)) {
+        sub = subscribers_find(sh->subs, (uintptr_t)c, (const char *)filter.p, filter.n);
+    }
+    if (sub == NULL) {
+        return RC_NO_SUBSCRIPTION_EXISTED;
+    }
+    subscribers_remove(sh->subs, &c->subs, sub);
+    shard_count(sh, METRIC_SUBSCRIPTIONS, -1);
+    op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
+    if (op != NULL) {
+        op->session = c->session;
+        op->name = ticket_bytes(&p->ticket->part[0], filter.p, filter.n);
+    }
+    log_unsubscribe(sh->b->log, "%.*s %.*s", CLIENT_ARGS(c), (int)filter.n, (const char *)filter.p);
+    return RC_SUCCESS;
+}
+
+/* Works through the packet as far as the budget goes; answers at its end. */
+static void work(struct shard *sh, struct link *l, struct subscribe *s, enum mqtt_type answer_type)
+{
+    struct sub_progress *p = progress_of(sh, l, s->count);
+    struct subscribe_item item;
+    size_t at = 0;
+
+    if (p == NULL) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    while (subscribe_next(s, &item)) {
+        if (at++ < p->done) {
+            continue; /* in an earlier turn */
+        }
+        if (sh->budget <= 0) {
+            return; /* l->progress stays: this packet comes again */
+        }
+        sh->budget--;
+        p->codes[p->done++] = answer_type == MQTT_SUBACK ? subscribe_one(sh, l, s, &item, p)
+                                                         : unsubscribe_one(sh, l, &item, p);
+    }
+    answer(sh, l, answer_type, s->packet_id, s->count);
+}
+
+void handle_subscribe(struct shard *sh, struct link *l, struct span body)
+{
+    struct subscribe s;
+    const char *why = NULL;
+    enum dec_rc rc = subscribe_decode(&s, body, l->version, &why);
+
+    if (rc != DEC_OK) {
+        handle_malformed(sh, l, rc, why);
+        return;
+    }
+    work(sh, l, &s, MQTT_SUBACK);
+}
+
+void handle_unsubscribe(struct shard *sh, struct link *l, struct span body)
+{
+    struct subscribe s;
+    const char *why = NULL;
+    enum dec_rc rc = unsubscribe_decode(&s, body, l->version, &why);
+
+    if (rc != DEC_OK) {
+        handle_malformed(sh, l, rc, why);
+        return;
+    }
+    work(sh, l, &s, MQTT_UNSUBACK);
+}

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * internal.h - the structures of a shard, shared by the files of this folder only.
+ *
+ * Everything here belongs to one shard's thread unless a comment says otherwise.
+ *
+ *   client  a session, by client id; outlives connections if it is durable
+ *   link    a connection after its CONNECT; points to its client until it is closed
+ *   slot    an answer that waits for its turn or for the store
+ *   ticket  what the store has to keep before answers may leave
+ */
+#ifndef NOCTULE_SHARD_INTERNAL_H
+#define NOCTULE_SHARD_INTERNAL_H
+
+#include "routing/mailbox.h"
+#include "routing/match_cache.h"
+#include "routing/message.h"
+#include "routing/subscribers.h"
+#include "server/base/timer_wheel.h"
+#include "server/codec/ack.h"
+#include "server/codec/frame.h"
+#include "server/codec/publish.h"
+#include "server/codec/subscribe.h"
+#include "server/net/loop.h"
+#include "server/shard/shard.h"
+
+#include <assert.h>
+#include <pthread.h>
+
+/* Limits of a turn. */
+#define TURN_READ_BYTES (256u * 1024u) /* from one connection */
+#define TURN_DELIVERIES 2048           /* copies handed to sessions */
+#define TURN_FLUSH      512            /* touched connections before they are written */
+#define TURN_TIMERS     4096
+#define TURN_SUBS       1024 /* subscriptions removed of departing clients */
+#define TURN_REPLAY     512  /* retained messages */
+#define MAILBOX_HIGH                                                                               \
+    65536u /* items waiting in a target's mailbox before its publishers are paused */
+
+#define TOPIC_TEXT_MAX 65536u /* any filter */
+#define READ_SCRATCH   (512u * 1024u)
+#define ENCODE_MAX     1024u /* packets up to this size are encoded once and copied */
+#define BORROW_MIN     4096u /* payloads from this size are not copied into output buffers */
+#define PENDING_ACKS                                                                               \
+    4096u /* answers of one connection that wait for the store before it is not read */
+#define PAUSE_MAX_MS 1000 /* a publisher is left unread for this long, then the policy acts */
+#define LINGER_MS    1000
+
+struct client;
+struct link;
+struct ticket;
+struct ticket_part;
+struct replay;
+struct sub_progress;
+
+/* ---- mail between shards ---- */
+
+struct shard_mail {
+    struct mail mail;
+    void (*fn)(struct shard *sh, struct shard_mail *m); /* runs on the receiver's thread, owns m */
+};
+
+/* ---- answers in their order ---- */
+
+struct ack_slot {
+    struct ack_slot *next;
+    struct link *link;      /* NULL: the connection has gone, drop the answer */
+    struct replay *replays; /* SUBACK: start when it has left */
+    uint8_t type;           /* enum mqtt_type */
+    uint8_t reason;
+    bool ready;
+    bool session_present; /* CONNACK */
+    uint16_t packet_id;
+    uint32_t ncodes;
+    uint8_t codes[]; /* SUBACK, UNSUBACK */
+};
+
+/* ---- outgoing messages ---- */
+
+enum out_state {
+    OUT_QUEUED,     /* no packet id yet, or none needed (QoS 0) */
+    OUT_WAIT_STORE, /* QoS 2 of a durable session: its id is not on disk yet */
+    OUT_WAIT_PUBACK,
+    OUT_WAIT_PUBREC,
+    OUT_WAIT_PUBCOMP,
+    OUT_STATES,
+};
+
+/* Links a message whose entry the store has not reported durable yet to its ticket. */
+struct out_wait {
+    struct out_wait *next, *prev; /* in the part's list */
+    struct ticket_part *part;
+    struct client *client;
+    struct out_msg *out;
+};
+
+struct out_msg {
+    struct out_msg *next, *prev; /* in the queue or in flight, in order */
+    struct message *msg;         /* NULL once PUBREC came: the content is not needed again */
+    struct out_wait *wait;       /* NULL: nothing to wait for */
+    uint64_t seq;                /* the entry's number in the store; 0: none */
+    uint32_t *sub_ids;           /* v5; owned; sub_ids[0] is the number of ids that follow */
+    uint32_t bytes;              /* accounted for the session */
+    uint16_t packet_id;
+    uint8_t qos;
+    uint8_t state;
+    bool retain;
+    bool sent;    /* on some connection: DUP from now on */
+    bool counted; /* against this connection's window */
+};
+
+struct out_list {
+    struct out_msg *first, *last;
+    uint32_t count;
+};
+
+/* Messages on their way to one session; made when the first one is queued or gets a packet id. */
+struct outq {
+    struct out_list queue;    /* not sent yet */
+    struct out_list inflight; /* have a packet id, in the order of sending */
+    struct out_msg *resend;   /* first in flight that this connection has not seen; NULL: none */
+    struct out_msg **by_id; /* packet_id & (cap - 1): ids are chosen so that they do not collide */
+    uint32_t cap;
+    uint32_t window;  /* PUBLISH packets that may be unanswered */
+    uint32_t counted; /* that are */
+    uint64_t inflight_bytes;
+    uint64_t bytes; /* of everything in both lists */
+    uint64_t next_seq;
+    uint64_t dropped;
+    uint16_t last_id;
+};
+
+/* ---- incoming QoS 2 ids ---- */
+
+struct in_id {
+    uint16_t packet_id;    /* 0: empty */
+    struct ticket *ticket; /* not NULL: PUBREC waits for it */
+};
+
+struct idset {
+    struct in_id *slots; /* open addressing; NULL: none */
+    uint32_t cap;
+    uint32_t count;
+};
+
+/* ---- wills ---- */
+
+struct will {
+    struct message *msg;
+    uint32_t delay_s;
+    uint32_t expiry_s; /* counts from its publication [MQTT-3.1.3.2.3] */
+    bool expires;
+};
+
+/* ---- sessions ---- */
+
+struct client {
+    struct client *hash_next;
+    struct link *link; /* NULL: not connected */
+    uint64_t uid;      /* process-wide, never used again */
+    uint64_t session;  /* the store's id; 0: not durable */
+    uint64_t stamp;    /* of the CONNECT that has it */
+    struct sub_owner subs;
+    struct outq *out; /* NULL: nothing was queued yet */
+    struct idset in_ids;
+    struct will *will;
+    struct replay *replays;
+    struct timer timer; /* disconnected: will delay or session expiry */
+    int64_t expires_ms; /* disconnected: end of the session; INT64_MAX: never */
+    struct client *dying_next;
+    uint32_t expiry_s;  /* v5; 3.x: 0 or never */
+    uint32_t mark;      /* shard's mark when it was last collected for a delivery */
+    uint32_t collected; /* its index there */
+    uint32_t id_hash;
+    uint16_t id_n;
+    uint8_t version;
+    bool durable;
+    bool bridge;
+    bool dying;      /* ended; its subscriptions are being removed */
+    bool queue_told; /* the full queue was logged */
+    char id[];
+};
+
+static inline struct span client_id(const struct client *c)
+{
+    return span_of(c->id, c->id_n);
+}
+#define CLIENT_FMT     "%.*s"
+#define CLIENT_ARGS(c) (int)(c)->id_n, (c)->id
+
+/* ---- connections ---- */
+
+struct alias_out {
+    uint64_t hash;  /* of the topic */
+    uint16_t alias; /* 0: empty */
+    uint16_t topic_n;
+    char *topic;
+};
+
+/* What only MQTT 5.0 needs. */
+struct link5 {
+    char **alias_in;             /* [alias - 1] -> topic with two bytes of length in front */
+    struct alias_out *alias_out; /* open addressing, power of two */
+    uint32_t alias_out_cap;
+    uint16_t alias_in_max;  /* what we announced */
+    uint16_t alias_out_max; /* what the client takes */
+    uint16_t alias_out_n;
+    uint16_t receive_maximum; /* the client's */
+    uint16_t inbound;         /* QoS 1 and 2 received and not answered */
+    uint32_t max_packet;      /* the client's; 0: none */
+    bool problem_info;
+};
+
+enum link_state {
+    LINK_CONNECTING, /* CONNACK waits for the store; nothing is read */
+    LINK_OPEN,
+    LINK_CLOSING,   /* in the doomed list */
+    LINK_LINGERING, /* answered, our direction shut; the client is gone from it */
+};
+
+struct link {
+    struct conn conn;
+    struct client *client;
+    struct listener *listener;
+    struct link *ready_next; /* may have bytes to parse */
+    struct link *dirty_next; /* has output to write */
+    struct link *doomed_next;
+    struct link *paused_next;
+    struct ack_slot *acks, **acks_last;
+    struct link5 *v5;
+    struct sub_progress *progress; /* a SUBSCRIBE or UNSUBSCRIBE that goes on next turn */
+    struct timer timer;            /* keep alive; lingering */
+    int64_t last_rx_ms;
+    int64_t pause_until_ms; /* back-pressure; 0: not paused */
+    uint32_t nacks;
+    uint32_t keep_alive_ms; /* 1.5 times the interval; 0: off */
+    uint8_t state;
+    uint8_t version;
+    uint8_t reason; /* enum mqtt_reason for DISCONNECT; 0: none is sent */
+    bool readable;  /* the socket may hold bytes */
+    bool unparsed;  /* the kept tail may hold whole packets */
+    bool is_ready;  /* in the ready list */
+    bool is_dirty;
+    bool is_paused;
+    bool hung_up;
+    bool orderly;      /* DISCONNECT came: no will */
+    bool plain_out;    /* packets to it are the same as to any other of its version */
+    bool said_goodbye; /* it ends because the client or we wished so: no lingering */
+    bool had_pause;    /* back-pressure: this publisher was left unread for its time */
+};
+
+/* ---- deliveries ---- */
+
+/* One message for the subscribers of one shard; a mailbox item, and a job when it is paused. */
+struct delivery {
+    struct shard_mail mail;
+    struct delivery *job_next;
+    struct message *msg;      /* a reference */
+    struct match *match;      /* a reference */
+    struct ticket_part *part; /* NULL: nothing durable */
+    uint32_t target;          /* in match->targets */
+    uint32_t filter;          /* cursor: which of the target's filters */
+    uint32_t pos, end;        /* cursor: positions in that filter */
+    bool pinned;              /* its filters are pinned */
+    bool own;                 /* pushed by this very shard: counted in self_pending */
+};
+
+/* What one session gets of a message. */
+struct copy {
+    struct client *client;
+    uint8_t qos;
+    bool retain;
+    uint32_t nids;
+    uint32_t ids_at; /* in the shard's id scratch, when nids > 0 */
+    uint32_t id;     /* the only one, when nids is 1 */
+};
+
+/* ---- the shard ---- */
+
+struct encoded {
+    uint32_t epoch; /* valid when it is the shard's */
+    uint32_t n;     /* bytes; 0: too large for here */
+    uint32_t packet_id_at;
+    uint8_t bytes[ENCODE_MAX];
+};
+
+struct outbox {
+    struct mail *first, *last;
+    size_t n;
+};
+
+struct shard {
+    struct broker_shared *b;
+    const struct config *cfg; /* of this turn */
+    unsigned index;
+    bool keeps;        /* the store keeps: tickets are needed */
+    _Atomic bool stop; /* release by shard_ask_to_stop(), acquire by the thread */
+    pthread_t thread;
+    bool started;
+    int64_t now_ms;
+    struct loop loop;
+    struct mailbox mailbox;
+    struct mail *inbox;      /* taken from the mailbox, not handled yet */
+    struct outbox *outboxes; /* one per shard: mail of this turn */
+    uint32_t self_pending;   /* deliveries in our own mailbox */
+    struct timer_wheel wheel;
+    struct subscribers *subs;
+    struct match_cache *cache;
+    struct client **clients; /* hash table by client id */
+    uint32_t clients_cap, clients_n;
+    struct link *ready, **ready_last;
+    struct link *dirty;
+    uint32_t ndirty;
+    struct link *doomed;
+    struct link *paused;
+    struct delivery *jobs, **jobs_last;
+    struct replay *replays, **replays_last; /* running */
+    struct client *dying;
+    bool work_left;            /* the next wait is none */
+    bool backlog;              /* another shard's mailbox is far behind */
+    int64_t pressure_since_ms; /* 0: there is none */
+    int64_t relief_ms;         /* next time a slow consumer may be closed */
+    int64_t budget;            /* deliveries left in this turn */
+    uint32_t mark;             /* moves with every collection */
+    struct copy *copies;
+    uint32_t copies_cap;
+    uint32_t *ids;
+    uint32_t ids_n, ids_cap;
+    uint32_t epoch;             /* moves with every message encoded */
+    struct encoded encoded[16]; /* by version, QoS, retain */
+    struct metrics metrics;
+    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+};
+
+#define SHARD_ASSERT_OWNER(sh) assert(pthread_equal((sh)->thread, pthread_self()) || !(sh)->started)
+
+/* shard.c */
+void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m);
+void shard_push_now(struct shard *to, struct shard_mail *m); /* from any thread */
+void shard_flush_outbox(struct shard *sh, struct shard *to);
+static inline void shard_count(struct shard *sh, enum metric which, int64_t n)
+{
+    metric_add(&sh->metrics, which, n);
+}
+
+/* link.c */
+struct link *link_create(struct shard *sh, struct handover *h);
+void link_ready(struct shard *sh, struct link *l);
+void link_dirty(struct shard *sh, struct link *l);
+bool link_parse(struct shard *sh, struct link *l); /* reads and handles packets; true: more to do */
+void link_flush(struct shard *sh, struct link *l);
+/* Ends a connection at the end of the turn. reason: DISCONNECT's for v5, 0: none. `why` is logged.
+ */
+void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const char *why);
+void link_reap(struct shard *sh, struct link *l); /* the end itself */
+void link_free(struct shard *sh, struct link *l);
+void link_pause(struct shard *sh, struct link *l, int64_t until_ms);
+void link_touch_keepalive(struct shard *sh, struct link *l);
+/* True when output waits in the socket so long that messages should stay in the session. */
+static inline bool link_is_full(const struct shard *sh, const struct link *l)
+{
+    return l->conn.blocked && l->conn.out_n >= sh->cfg->output_buffer_limit;
+}
+/* Answers in order. NULL: no memory, the link is being closed. */
+struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type,
+                           uint16_t packet_id, enum mqtt_reason reason, const uint8_t *codes,
+                           size_t ncodes);
+void link_slot_ready(struct shard *sh, struct ack_slot *s);
+void link_slot_failed(struct shard *sh,
+                      struct ack_slot *s); /* the store refused: no answer, close */
+void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
+              enum mqtt_reason reason);
+
+/* client.c */
+bool clients_init(struct shard *sh);
+void clients_fini(struct shard *sh);
+struct client *client_find(struct shard *sh, struct span id);
+struct client *client_create(struct shard *sh, struct span id);
+void client_end(struct shard *sh,
+                struct client *c);  /* the session is over; removal goes on in turns */
+bool client_bury(struct shard *sh); /* a slice of that; true: more to do */
+void client_detach(struct shard *sh, struct client *c,
+                   bool publish_will); /* its connection has gone */
+void client_timer(void *owner, struct timer *t);
+
+/* outq.c */
+struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no memory */
+void outq_free(struct shard *sh, struct client *c);
+/* d: NULL for replays. The caller moves sh->epoch with every message. */
+void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
+                const struct copy *copy);
+void outq_connected(struct shard *sh, struct client *c); /* a new connection: resume */
+void outq_pump(struct shard *sh, struct client *c); /* sends what the window and the socket allow */
+struct out_msg *outq_find(struct client *c, uint16_t packet_id);
+void outq_done(struct shard *sh, struct client *c,
+               struct out_msg *o); /* fully acknowledged, or refused */
+void outq_received(struct shard *sh, struct client *c, struct out_msg *o); /* PUBREC */
+void outq_stored(struct shard *sh, struct client *c,
+                 struct out_msg *o); /* its entry is on disk now */
+
+/* idset.c */
+struct in_id *idset_find(const struct idset *s, uint16_t packet_id);
+struct in_id *idset_add(struct idset *s, uint16_t packet_id); /* NULL: no memory */
+void idset_remove(struct idset *s, uint16_t packet_id);
+void idset_free(struct idset *s);
+
+/* encode.c */
+enum encode_rc {
+    ENCODE_OK,
+    ENCODE_DROPPED, /* above the client's packet size, or expired: counts as delivered
+                       [MQTT-3.1.2-25] */
+    ENCODE_NOMEM,   /* the link is being closed */
+};
+struct encode {
+    struct message *msg;
+    const uint32_t *ids; /* v5 subscription identifiers */
+    uint32_t nids;
+    uint16_t packet_id;
+    uint8_t qos;
+    bool retain;
+    bool dup;
+};
+/* Queues a PUBLISH on the connection. */
+enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct encode *e);
+
+/* deliver.c */
+void deliver_now(struct shard *sh,
+                 struct delivery *d); /* d is on the stack and lends its references */
+void deliver_mail(struct shard *sh, struct shard_mail *m);
+bool deliver_jobs(struct shard *sh); /* true: more to do */
+struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
+                                 struct ticket_part *part);
+void delivery_free(struct delivery *d);
+
+/* route.c */
+struct route {
+    struct message *msg;      /* a reference, consumed */
+    struct client *publisher; /* NULL: none (will of an ended session) */
+    struct link *link;        /* gets the answer; NULL: none */
+    uint16_t packet_id;
+    bool ticketed; /* out: the answer leaves when the store has it */
+    bool matched;  /* out: somebody is interested */
+};
+bool route_publish(struct shard *sh, struct route *r); /* false: no memory; nothing was sent */
+
+/* replay.c */
+struct replay *replay_create(struct shard *sh, struct client *c, struct sub *sub);
+void replay_append(struct replay ***last, struct replay *r); /* to a list being gathered */
+void replay_start(struct shard *sh, struct replay *list);
+void replay_cancel_list(struct replay *list);
+void replay_forget(struct shard *sh, struct client *c); /* all of a client */
+bool replay_run(struct shard *sh);                      /* a slice; true: more to do */
+
+/* will.c */
+struct will *will_create(const struct connect *c, const struct link *l);
+/* The properties of a publish or will that travel with the message, to out (room for p->raw.n);
+ * their bytes. */
+size_t props_to_forward(const struct props *p, uint8_t *out);
+void will_free(struct will **w);
+void will_publish(struct shard *sh, struct client *c);
+
+/* handle_*.c */
+void handle_connect(struct shard *sh, struct handover *h);
+void connect_completed(struct shard *sh, struct ack_slot *s);
+void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t flags);
+void handle_puback(struct shard *sh, struct link *l, struct span body);
+void handle_pubrec(struct shard *sh, struct link *l, struct span body);
+void handle_pubrel(struct shard *sh, struct link *l, struct span body);
+void handle_pubcomp(struct shard *sh, struct link *l, struct span body);
+void handle_subscribe(struct shard *sh, struct link *l, struct span body);
+void handle_unsubscribe(struct shard *sh, struct link *l, struct span body);
+void handle_disconnect(struct shard *sh, struct link *l, struct span body);
+void handle_pingreq(struct shard *sh, struct link *l);
+/* Closes for what a decoder said. */
+void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why);
+void sub_progress_free(struct sub_progress *p);
+
+#endif

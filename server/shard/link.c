@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection after its CONNECT: packets in, answers in order, output, and its end.
+ *
+ * Ends are never acted on where they are noticed: link_close() only notes the reason, since the
+ * noticing may be deep in a delivery or in a packet of this very connection. link_reap() does the
+ * work at the end of the turn.
+ */
+#include "server/shard/ticket.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- lists ---- */
+
+void link_ready(struct shard *sh, struct link *l)
+{
+    if (l->is_ready || l->state != LINK_OPEN || l->is_paused) {
+        return;
+    }
+    l->is_ready = true;
+    l->ready_next = NULL;
+    *sh->ready_last = l;
+    sh->ready_last = &l->ready_next;
+}
+
+void link_dirty(struct shard *sh, struct link *l)
+{
+    if (!l->is_dirty) {
+        l->is_dirty = true;
+        l->dirty_next = sh->dirty;
+        sh->dirty = l;
+        sh->ndirty++;
+    }
+}
+
+void link_pause(struct shard *sh, struct link *l, int64_t until_ms)
+{
+    if (l->is_paused) {
+        return;
+    }
+    l->is_paused = true;
+    l->pause_until_ms = until_ms;
+    l->paused_next = sh->paused;
+    sh->paused = l;
+}
+
+/* ---- keep alive ---- */
+
+static void keepalive_timer(void *owner, struct timer *t)
+{
+    struct shard *sh = owner;
+    struct link *l = (struct link *)((char *)t - offsetof(struct link, timer));
+    int64_t deadline;
+
+    if (l->state == LINK_LINGERING) {
+        link_free(sh, l);
+        return;
+    }
+    deadline = l->last_rx_ms + l->keep_alive_ms;
+    if (l->is_paused || l->state != LINK_OPEN) {
+        /* Not read: its silence is ours, the clock stands still. */
+        deadline = sh->now_ms + l->keep_alive_ms;
+    }
+    if (sh->now_ms <
+        deadline) { /* heard from meanwhile: the timer was not moved for every packet */
+        timer_set(&sh->wheel, &l->timer, deadline);
+        return;
+    }
+    shard_count(sh, METRIC_KEEPALIVE_TIMEOUTS, 1);
+    log_limited(sh->b->log, LOGL_NOTICE, LOGR_TIMEOUT,
+                "client " CLIENT_FMT " exceeded its keep alive", CLIENT_ARGS(l->client));
+    link_close(sh, l, RC_KEEP_ALIVE_TIMEOUT, NULL); /* [MQTT-3.1.2-24] */
+}
+
+void link_touch_keepalive(struct shard *sh, struct link *l)
+{
+    l->last_rx_ms = sh->now_ms;
+    if (l->keep_alive_ms != 0) {
+        timer_set(&sh->wheel, &l->timer, sh->now_ms + l->keep_alive_ms);
+    }
+}
+
+/* ---- life ---- */
+
+struct link *link_create(struct shard *sh, struct handover *h)
+{
+    struct link *l = calloc(1, sizeof(*l));
+
+    if (l == NULL) {
+        return NULL;
+    }
+    l->conn = h->conn;
+    h->conn = (struct conn){.fd = -1};
+    l->listener = h->listener;
+    l->version = (uint8_t)h->connect.version;
+    l->acks_last = &l->acks;
+    l->timer.fn = keepalive_timer;
+    l->last_rx_ms = sh->now_ms;
+    l->state = LINK_CONNECTING;
+    l->readable = true;
+    l->keep_alive_ms = h->connect.keep_alive_s * 1500u;
+    return l;
+}
+
+static void drop_acks(struct shard *sh, struct link *l)
+{
+    while (l->acks != NULL) {
+        struct ack_slot *s = l->acks;
+        l->acks = s->next;
+        replay_start(sh, s->replays); /* a durable session gets them on its next connection */
+        s->replays = NULL;
+        if (s->ready) {
+            free(s);
+        } else {
+            s->link = NULL; /* its ticket still points to it and frees it */
+        }
+    }
+    l->acks_last = &l->acks;
+    l->nacks = 0;
+}
+
+static void link5_free(struct link5 *v5)
+{
+    if (v5 == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; v5->alias_in != NULL && i < v5->alias_in_max; i++) {
+        free(v5->alias_in[i]);
+    }
+    for (uint32_t i = 0; i < v5->alias_out_cap; i++) {
+        free(v5->alias_out[i].topic);
+    }
+    free(v5->alias_in);
+    free(v5->alias_out);
+    free(v5);
+}
+
+/* Takes l out of the singly linked list at *head; at a turn's end these lists are short or empty.
+ */
+static void unlink_from(struct link **head, struct link *l, size_t next_at)
+{
+    while (*head != NULL && *head != l) {
+        head = (struct link **)((char *)*head + next_at);
+    }
+    if (*head == l) {
+        *head = *(struct link **)((char *)l + next_at);
+    }
+}
+
+static void leave_lists(struct shard *sh, struct link *l)
+{
+    if (l->is_ready) {
+        struct link **at = &sh->ready;
+        unlink_from(&sh->ready, l, offsetof(struct link, ready_next));
+        while (*at != NULL) {
+            at = &(*at)->ready_next;
+        }
+        sh->ready_last = at;
+        l->is_ready = false;
+    }
+    if (l->is_dirty) {
+        unlink_from(&sh->dirty, l, offsetof(struct link, dirty_next));
+        l->is_dirty = false;
+        sh->ndirty--;
+    }
+    if (l->is_paused) {
+        unlink_from(&sh->paused, l, offsetof(struct link, paused_next));
+        l->is_paused = false;
+    }
+}
+
+void link_free(struct shard *sh, struct link *l)
+{
+    timer_cancel(&sh->wheel, &l->timer);
+    leave_lists(sh, l);
+    drop_acks(sh, l);
+    sub_progress_free(l->progress);
+    link5_free(l->v5);
+    conn_fini(&l->conn); /* also takes it out of the epoll: nobody else has the descriptor */
+    /* relaxed: counts for a limit. */
+    atomic_fetch_sub_explicit(&l->listener->connections, 1, memory_order_relaxed);
+    free(l);
+}
+
+void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const char *why)
+{
+    if (l->state == LINK_CLOSING || l->state == LINK_LINGERING) {
+        return;
+    }
+    if (why != NULL) {
+        log_limited(sh->b->log, LOGL_NOTICE, LOGR_CLIENT_ERROR,
+                    "client " CLIENT_FMT " disconnected: %s",
+                    l->client == NULL ? 1 : (int)l->client->id_n,
+                    l->client == NULL ? "?" : l->client->id, why);
+    }
+    l->state = LINK_CLOSING;
+    l->reason = (uint8_t)reason;
+    l->doomed_next = sh->doomed;
+    sh->doomed = l;
+}
+
+void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why)
+{
+    enum mqtt_reason reason = RC_MALFORMED_PACKET;
+
+    switch (rc) {
+    case DEC_OK:
+    case DEC_MALFORMED:
+        break;
+    case DEC_PROTOCOL:
+    case DEC_UNSUPPORTED_VERSION:
+    case DEC_BAD_PROTOCOL_NAME:
+        reason = RC_PROTOCOL_ERROR;
+        break;
+    case DEC_TOPIC_FILTER:
+        reason = RC_TOPIC_FILTER_INVALID;
+        break;
+    case DEC_TOPIC_NAME:
+        reason = RC_TOPIC_NAME_INVALID;
+        break;
+    }
+    shard_count(sh, METRIC_PROTOCOL_ERRORS, 1);
+    link_close(sh, l, reason, why == NULL ? "malformed packet" : why);
+}
+
+/* v5 hears why [MQTT-4.13.1-1]; CONNACK takes the place of DISCONNECT before it was sent. */
+static void say_goodbye(struct shard *sh, struct link *l, bool was_connecting)
+{
+    uint8_t bye[16];
+    size_t n = 0;
+
+    if (l->version != MQTT_5 || l->reason == RC_SUCCESS || l->hung_up) {
+        return;
+    }
+    n = was_connecting ? connack5_encode(bye, sizeof(bye), false, l->reason, SPAN_NULL)
+                       : disconnect5_encode(bye, sizeof(bye), l->reason, SPAN_NULL);
+    if (conn_out_copy(&l->conn, bye, n)) {
+        shard_count(sh, METRIC_MESSAGES_SENT, 1);
+    }
+}
+
+void link_reap(struct shard *sh, struct link *l)
+{
+    struct client *c = l->client;
+    bool connecting = c != NULL && l->acks != NULL && l->acks->type == MQTT_CONNACK;
+    size_t written = 0;
+    bool flushed;
+
+    timer_cancel(&sh->wheel, &l->timer);
+    leave_lists(sh, l);
+    say_goodbye(sh, l, connecting);
+    flushed = !l->hung_up && conn_flush(&l->conn, &written) == CONN_OK;
+    shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
+    drop_acks(sh, l);
+    sub_progress_free(l->progress);
+    l->progress = NULL;
+    if (c != NULL) {
+        l->client = NULL;
+        c->link = NULL;
+        client_detach(sh, c, !l->orderly);
+    }
+    if (!flushed || l->said_goodbye) {
+        link_free(sh, l);
+        return;
+    }
+    /* Our last words must not be lost to a reset: end our direction and let the peer read. */
+    l->conn.tr->shutdown(&l->conn);
+    l->state = LINK_LINGERING;
+    timer_set(&sh->wheel, &l->timer, sh->now_ms + LINGER_MS);
+}
+
+/* ---- answers ---- */
+
+static void emit(struct shard *sh, struct link *l, struct ack_slot *s)
+{
+    uint8_t small[256];
+    uint8_t *p = small;
+    size_t cap = s->ncodes + 32;
+    size_t n = 0;
+
+    switch ((enum mqtt_type)s->type) {
+    case MQTT_CONNACK:
+        connect_completed(sh, s);
+        return;
+    case MQTT_SUBACK:
+    case MQTT_UNSUBACK:
+        if (cap > sizeof(small)) {
+            p = malloc(cap);
+        }
+        if (p == NULL) {
+            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+            return;
+        }
+        n = s->type == MQTT_SUBACK
+                ? suback_encode(p, cap, l->version, s->packet_id, SPAN_NULL, s->codes, s->ncodes)
+                : unsuback_encode(p, cap, l->version, s->packet_id, SPAN_NULL, s->codes, s->ncodes);
+        break;
+    default:
+        n = ack_encode(p, s->type, l->version, s->packet_id, s->reason);
+        break;
+    }
+    if (!conn_out_copy(&l->conn, p, n)) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+    }
+    if (p != small) {
+        free(p);
+    }
+    shard_count(sh, METRIC_MESSAGES_SENT, 1);
+    link_dirty(sh, l);
+}
+
+static void answered(struct link *l, uint8_t type, uint8_t reason)
+{
+    /* The client's quota: freed by PUBACK, PUBCOMP and by a PUBREC that refuses [MQTT-4.9.0-2]. */
+    if (l->v5 != NULL && l->v5->inbound > 0 &&
+        (type == MQTT_PUBACK || type == MQTT_PUBCOMP || (type == MQTT_PUBREC && reason >= 0x80))) {
+        l->v5->inbound--;
+    }
+}
+
+static void emit_ready(struct shard *sh, struct link *l)
+{
+    while (l->acks != NULL && l->acks->ready) {
+        struct ack_slot *s = l->acks;
+        l->acks = s->next;
+        if (l->acks == NULL) {
+            l->acks_last = &l->acks;
+        }
+        l->nacks--;
+        if (l->state == LINK_OPEN || s->type == MQTT_CONNACK) {
+            answered(l, s->type, s->reason);
+            emit(sh, l, s);
+        }
+        replay_start(sh, s->replays);
+        free(s);
+    }
+    if ((l->readable || l->unparsed) && l->nacks < PENDING_ACKS) {
+        link_ready(sh, l);
+    }
+}
+
+struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type,
+                           uint16_t packet_id, enum mqtt_reason reason, const uint8_t *codes,
+                           size_t ncodes)
+{
+    struct ack_slot *s = malloc(sizeof(*s) + ncodes);
+
+    if (s == NULL) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return NULL;
+    }
+    *s = (struct ack_slot){.link = l,
+                           .type = (uint8_t)type,
+                           .reason = (uint8_t)reason,
+                           .packet_id = packet_id,
+                           .ncodes = (uint32_t)ncodes};
+    if (ncodes > 0) {
+        memcpy(s->codes, codes, ncodes);
+    }
+    *l->acks_last = s;
+    l->acks_last = &s->next;
+    l->nacks++;
+    return s;
+}
+
+void link_slot_ready(struct shard *sh, struct ack_slot *s)
+{
+    if (s->link == NULL) {
+        free(s);
+        return;
+    }
+    s->ready = true;
+    emit_ready(sh, s->link);
+}
+
+void link_slot_failed(struct shard *sh, struct ack_slot *s)
+{
+    if (s->link == NULL) {
+        free(s);
+        return;
+    }
+    /* Never acknowledged: the client keeps the message and sends it again on its next connection.
+     */
+    s->ready = true;
+    link_close(sh, s->link, RC_IMPLEMENTATION_SPECIFIC, "the store did not take a change");
+}
+
+void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
+              enum mqtt_reason reason)
+{
+    struct ack_slot *s;
+    uint8_t *p;
+
+    if (l->acks != NULL) { /* in its turn */
+        s = link_slot(sh, l, type, packet_id, reason, NULL, 0);
+        if (s != NULL) {
+            link_slot_ready(sh, s);
+        }
+        return;
+    }
+    p = conn_out_room(&l->conn, ACK_MAX);
+    if (p == NULL) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    answered(l, (uint8_t)type, (uint8_t)reason);
+    conn_out_add(&l->conn, ack_encode(p, type, l->version, packet_id, reason));
+    shard_count(sh, METRIC_MESSAGES_SENT, 1);
+    link_dirty(sh, l);
+}
+
+/* ---- output ---- */
+
+void link_flush(struct shard *sh, struct link *l)
+{
+    size_t written;
+    enum conn_rc rc = conn_flush(&l->conn, &written);
+
+    shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
+    if (rc == CONN_ERROR) {
+        l->hung_up = true;
+        link_close(sh, l, RC_SUCCESS, NULL);
+        return;
+    }
+    if (l->client != NULL && !link_is_full(sh, l)) {
+        outq_pump(sh, l->client);
+    }
+}
+
+/* ---- input ---- */
+
+static void handle_packet(struct shard *sh, struct link *l, const struct frame *f)
+{
+    shard_count(sh, METRIC_MESSAGES_RECEIVED, 1);
+    switch (f->type) {
+    case MQTT_PUBLISH:
+        handle_publish(sh, l, f->body, f->flags);
+        break;
+    case MQTT_PUBACK:
+        handle_puback(sh, l, f->body);
+        break;
+    case MQTT_PUBREC:
+        handle_pubrec(sh, l, f->body);
+        break;
+    case MQTT_PUBREL:
+        handle_pubrel(sh, l, f->body);
+        break;
+    case MQTT_PUBCOMP:
+        handle_pubcomp(sh, l, f->body);
+        break;
+    case MQTT_SUBSCRIBE:
+        handle_subscribe(sh, l, f->body);
+        break;
+    case MQTT_UNSUBSCRIBE:
+        handle_unsubscribe(sh, l, f->body);
+        break;
+    case MQTT_PINGREQ:
+        handle_pingreq(sh, l);
+        break;
+    case MQTT_DISCONNECT:
+        handle_disconnect(sh, l, f->body);
+        break;
+    case MQTT_CONNECT: /* [MQTT-3.1.0-2] */
+        handle_malformed(sh, l, DEC_PROTOCOL, "second CONNECT");
+        break;
+    case MQTT_AUTH: /* no method was agreed on in CONNECT [MQTT-4.12.1-1] */
+    case MQTT_CONNACK:
+    case MQTT_SUBACK:
+    case MQTT_UNSUBACK:
+    case MQTT_PINGRESP:
+    case MQTT_RESERVED:
+        handle_malformed(sh, l, DEC_PROTOCOL, "packet a client must not send");
+        break;
+    }
+}
+
+/* The largest packet it may send. */
+static size_t max_packet(const struct shard *sh)
+{
+    return sh->cfg->max_packet_size != 0 ? sh->cfg->max_packet_size : CONFIG_MAX_PACKET;
+}
+
+static bool may_parse(const struct shard *sh, const struct link *l)
+{
+    return l->state == LINK_OPEN && !l->is_paused && sh->budget > 0 && l->nacks < PENDING_ACKS;
+}
+
+/* Handles whole packets of `in`; *want becomes the size of the one it ends in. Returns the bytes
+ * used. */
+static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *want)
+{
+    size_t used = 0;
+
+    *want = 0;
+    while (used < in.n && may_parse(sh, l)) {
+        struct frame f;
+        const char *why = NULL;
+
+        switch (frame_next(span_of(in.p + used, in.n - used), max_packet(sh), &f, &why)) {
+        case FRAME_NEED_MORE:
+            *want = f.total;
+            return used;
+        case FRAME_TOO_LARGE:
+            shard_count(sh, METRIC_PROTOCOL_ERRORS, 1);
+            link_close(sh, l, RC_PACKET_TOO_LARGE, "packet above max_packet_size");
+            return used;
+        case FRAME_MALFORMED:
+            handle_malformed(sh, l, DEC_MALFORMED, why);
+            return used;
+        case FRAME_OK:
+            break;
+        }
+        handle_packet(sh, l, &f);
+        if (l->is_paused || l->progress != NULL) {
+            return used; /* not taken, or not to its end: the same packet again later */
+        }
+        used += f.total;
+    }
+    return used;
+}
+
+/* Handles the packets of `in` and keeps the rest. False: stop. */
+static bool parse_span(struct shard *sh, struct link *l, struct span in)
+{
+    size_t want;
+    size_t used = parse(sh, l, in, &want);
+
+    if (l->state != LINK_OPEN) {
+        return false;
+    }
+    l->unparsed = used < in.n && !may_parse(sh, l);
+    if (!conn_keep(&l->conn, span_of(in.p + used, in.n - used), want)) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        return false;
+    }
+    return !l->unparsed;
+}
+
+static bool read_once(struct shard *sh, struct link *l, size_t *got)
+{
+    struct span in;
+    bool drained;
+    enum conn_rc rc = conn_read(&l->conn, sh->scratch, READ_SCRATCH, &in, got, &drained);
+
+    shard_count(sh, METRIC_BYTES_RECEIVED, (int64_t)*got);
+    if (drained) {
+        l->readable = false;
+    }
+    if (rc == CONN_OK) {
+        l->last_rx_ms = sh->now_ms;
+        return parse_span(sh, l, in);
+    }
+    if (rc != CONN_AGAIN) {
+        l->hung_up = true;
+        link_close(sh, l, RC_SUCCESS, NULL);
+    }
+    return false;
+}
+
+bool link_parse(struct shard *sh, struct link *l)
+{
+    size_t total = 0;
+    size_t got;
+
+    if (l->unparsed && may_parse(sh, l) && !parse_span(sh, l, conn_kept(&l->conn))) {
+        return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS;
+    }
+    while (l->readable && total < TURN_READ_BYTES && may_parse(sh, l) && read_once(sh, l, &got)) {
+        total += got;
+    }
+    /* Unread bytes, or packets kept because the budget ran out. A pause or the store wake it
+     * themselves. */
+    return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS &&
+           (l->readable || l->unparsed);
+}

@@ -1,0 +1,647 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages on their way to one session.
+ *
+ * Happy path: a message gets the next packet id, stands last in flight, is sent, and goes when its
+ * last acknowledgement comes. When the window or the socket is full it waits in the queue, without
+ * an id.
+ *
+ * In flight is one list in the order of sending. `resend` points to the first message there that
+ * the present connection has not seen: after a reconnect that is the first of all, and the same
+ * pump that sends new messages sends the old ones again, with DUP and the same ids, PUBREL where
+ * PUBREC had come [MQTT-4.4.0-1].
+ *
+ * Failure modes: the queue is at its limit - the new message is dropped, counted, and said once
+ * until there is room again; no memory - the same, counted apart; a message the client cannot take
+ * - dropped, counts as delivered.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#define IDS_FIRST 16u
+#define IDS_MAX   65536u
+
+static const struct {
+    uint16_t next; /* bits of the states that may follow */
+} moves[OUT_STATES] = {
+    [OUT_QUEUED] = {1u << OUT_WAIT_STORE | 1u << OUT_WAIT_PUBACK | 1u << OUT_WAIT_PUBREC},
+    [OUT_WAIT_STORE] = {1u << OUT_WAIT_PUBREC},
+    [OUT_WAIT_PUBACK] = {0},
+    [OUT_WAIT_PUBREC] = {1u << OUT_WAIT_PUBCOMP},
+    [OUT_WAIT_PUBCOMP] = {0},
+};
+
+static void move_to(struct out_msg *o, enum out_state s)
+{
+    assert((moves[o->state].next >> s) & 1u);
+    o->state = (uint8_t)s;
+}
+
+/* ---- lists ---- */
+
+static void list_append(struct out_list *l, struct out_msg *o)
+{
+    o->next = NULL;
+    o->prev = l->last;
+    if (l->last != NULL) {
+        l->last->next = o;
+    } else {
+        l->first = o;
+    }
+    l->last = o;
+    l->count++;
+}
+
+static void list_prepend(struct out_list *l, struct out_msg *o)
+{
+    o->prev = NULL;
+    o->next = l->first;
+    if (l->first != NULL) {
+        l->first->prev = o;
+    } else {
+        l->last = o;
+    }
+    l->first = o;
+    l->count++;
+}
+
+static void list_remove(struct out_list *l, struct out_msg *o)
+{
+    if (o->prev != NULL) {
+        o->prev->next = o->next;
+    } else {
+        l->first = o->next;
+    }
+    if (o->next != NULL) {
+        o->next->prev = o->prev;
+    } else {
+        l->last = o->prev;
+    }
+    l->count--;
+}
+
+struct outq *outq_of(struct shard *sh, struct client *c)
+{
+    if (c->out == NULL) {
+        c->out = calloc(1, sizeof(*c->out));
+        if (c->out != NULL) {
+            c->out->window = sh->cfg->max_inflight_messages;
+        }
+    }
+    return c->out;
+}
+
+/* ---- packet ids ---- */
+
+static bool ids_grow(struct outq *q)
+{
+    uint32_t cap = q->cap == 0 ? IDS_FIRST : q->cap * 2;
+    struct out_msg **by_id = calloc(cap, sizeof(*by_id));
+
+    if (by_id == NULL) {
+        return false;
+    }
+    /* What differs modulo cap differs modulo 2 cap: no collisions. */
+    for (struct out_msg *o = q->inflight.first; o != NULL; o = o->next) {
+        by_id[o->packet_id & (cap - 1)] = o;
+    }
+    free(q->by_id);
+    q->by_id = by_id;
+    q->cap = cap;
+    return true;
+}
+
+/* The next free id, in the order of numbers [MQTT-2.2.1-3]; one in use is never given out. 0: no
+ * memory or none left. */
+static uint16_t take_id(struct outq *q, struct out_msg *o)
+{
+    uint32_t usable = q->cap == IDS_MAX ? IDS_MAX - 1 : q->cap; /* there is no id 0 */
+    uint16_t id = q->last_id;
+
+    if (q->inflight.count >= usable && (q->cap == IDS_MAX || !ids_grow(q))) {
+        return 0;
+    }
+    do {
+        id++;
+    } while (id == 0 || q->by_id[id & (q->cap - 1)] != NULL);
+    q->by_id[id & (q->cap - 1)] = o;
+    q->last_id = id;
+    o->packet_id = id;
+    return id;
+}
+
+struct out_msg *outq_find(struct client *c, uint16_t packet_id)
+{
+    struct out_msg *o;
+
+    if (c->out == NULL || c->out->cap == 0) {
+        return NULL;
+    }
+    o = c->out->by_id[packet_id & (c->out->cap - 1)];
+    return o != NULL && o->packet_id == packet_id ? o : NULL;
+}
+
+/* ---- messages ---- */
+
+static void account(struct shard *sh, struct outq *q, struct out_msg *o, size_t bytes)
+{
+    o->bytes = (uint32_t)(bytes > UINT32_MAX ? UINT32_MAX : bytes);
+    q->bytes += o->bytes;
+    shard_count(sh, METRIC_QUEUED_MESSAGES, 1);
+    shard_count(sh, METRIC_QUEUED_BYTES, o->bytes);
+}
+
+static void unaccount_bytes(struct shard *sh, struct outq *q, struct out_msg *o)
+{
+    q->bytes -= o->bytes;
+    if (o->packet_id != 0) {
+        q->inflight_bytes -= o->bytes;
+    }
+    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)o->bytes);
+    o->bytes = 0;
+}
+
+static struct out_msg *out_create(struct shard *sh, struct outq *q, const struct encode *e)
+{
+    struct out_msg *o = calloc(1, sizeof(*o));
+
+    if (o == NULL) {
+        return NULL;
+    }
+    if (e->nids > 0) {
+        o->sub_ids = malloc((1 + (size_t)e->nids) * sizeof(uint32_t));
+        if (o->sub_ids == NULL) {
+            free(o);
+            return NULL;
+        }
+        o->sub_ids[0] = e->nids;
+        memcpy(o->sub_ids + 1, e->ids, e->nids * sizeof(uint32_t));
+    }
+    message_ref(e->msg, 1);
+    o->msg = e->msg;
+    o->qos = e->qos;
+    o->retain = e->retain;
+    account(sh, q, o, sizeof(*o) + message_size(e->msg));
+    return o;
+}
+
+/* Off both lists already. */
+static void out_free(struct shard *sh, struct outq *q, struct out_msg *o)
+{
+    unaccount_bytes(sh, q, o);
+    shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
+    ticket_forget(o);
+    if (o->msg != NULL) {
+        message_unref(o->msg);
+    }
+    free(o->sub_ids);
+    free(o);
+}
+
+static void leave_flight(struct outq *q, struct out_msg *o)
+{
+    if (q->resend == o) {
+        q->resend = o->next;
+    }
+    if (o->counted) {
+        q->counted--;
+    }
+    q->by_id[o->packet_id & (q->cap - 1)] = NULL;
+    list_remove(&q->inflight, o);
+}
+
+void outq_free(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    if (q == NULL) {
+        return;
+    }
+    while (q->inflight.first != NULL) {
+        struct out_msg *o = q->inflight.first;
+        leave_flight(q, o);
+        out_free(sh, q, o);
+    }
+    while (q->queue.first != NULL) {
+        struct out_msg *o = q->queue.first;
+        list_remove(&q->queue, o);
+        out_free(sh, q, o);
+    }
+    free(q->by_id);
+    free(q);
+    c->out = NULL;
+}
+
+/* ---- sending ---- */
+
+static bool can_send(const struct shard *sh, const struct client *c)
+{
+    return c->link != NULL && c->link->state == LINK_OPEN && !link_is_full(sh, c->link);
+}
+
+static bool has_expired(const struct shard *sh, const struct out_msg *o)
+{
+    return o->msg != NULL && o->msg->expires_ms != 0 && o->msg->expires_ms <= sh->now_ms;
+}
+
+static struct encode encode_of(const struct out_msg *o)
+{
+    return (struct encode){.msg = o->msg,
+                           .ids = o->sub_ids == NULL ? NULL : o->sub_ids + 1,
+                           .nids = o->sub_ids == NULL ? 0 : o->sub_ids[0],
+                           .packet_id = o->packet_id,
+                           .qos = o->qos,
+                           .retain = o->retain,
+                           .dup = o->sent};
+}
+
+/* Sends one message in flight; false: stop (no memory, the link is being closed). */
+static bool send_one(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    struct outq *q = c->out;
+    struct encode e = encode_of(o);
+
+    sh->epoch++;
+    switch (encode_publish(sh, c->link, &e)) {
+    case ENCODE_OK:
+        o->sent = true;
+        o->counted = true;
+        q->counted++;
+        q->resend = o->next;
+        return true;
+    case ENCODE_DROPPED:
+        outq_done(sh, c, o);
+        return true;
+    case ENCODE_NOMEM:
+        break;
+    }
+    return false;
+}
+
+/* Sends what stands in flight and this connection has not seen. False: cannot go on now. */
+static bool pump_flight(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    while (q->resend != NULL && can_send(sh, c)) {
+        struct out_msg *o = q->resend;
+
+        if (o->state == OUT_WAIT_STORE) {
+            return false; /* all behind it wait too: the order stays */
+        }
+        if (o->state == OUT_WAIT_PUBCOMP) {
+            q->resend = o->next;
+            link_ack(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS);
+            continue;
+        }
+        if (!o->sent && has_expired(sh, o)) {
+            shard_count(sh, METRIC_DROPPED_EXPIRED, 1);
+            outq_done(sh, c, o);
+            continue;
+        }
+        if (q->counted >= q->window) {
+            return false;
+        }
+        if (!send_one(sh, c, o)) {
+            return false;
+        }
+    }
+    return q->resend == NULL;
+}
+
+/*
+ * A packet id goes into the entry's record; a QoS 2 message waits for that before it is sent.
+ * False: that cannot be asked for now (QoS 1 goes on without: a crash sends it again under another
+ * id, as at-least-once allows).
+ */
+static bool record_id(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    struct ticket *t;
+    struct store_op *op;
+    bool waits = true;
+
+    if (!sh->keeps || o->seq == 0) {
+        return true;
+    }
+    t = ticket_create(sh, 1);
+    if (t == NULL) {
+        return o->qos < 2;
+    }
+    op = ticket_op(&t->part[0], ST_ENTRY_STEP);
+    if (op != NULL) {
+        op->session = c->session;
+        op->seq = o->seq;
+        op->packet_id = o->packet_id;
+    }
+    if (o->qos == 2) {
+        waits = ticket_wait(&t->part[0], c, o);
+        if (waits) {
+            move_to(o, OUT_WAIT_STORE);
+        }
+    }
+    ticket_finish(&t->part[0]);
+    return waits;
+}
+
+static enum out_state wait_state(const struct out_msg *o)
+{
+    return o->qos == 1 ? OUT_WAIT_PUBACK : OUT_WAIT_PUBREC;
+}
+
+static bool enter_flight(struct outq *q, struct out_msg *o)
+{
+    if (take_id(q, o) == 0) {
+        return false;
+    }
+    list_append(&q->inflight, o);
+    q->inflight_bytes += o->bytes;
+    if (q->resend == NULL) {
+        q->resend = o;
+    }
+    return true;
+}
+
+static bool flight_has_room(const struct shard *sh, const struct outq *q)
+{
+    return q->inflight.count < q->window &&
+           (sh->cfg->max_inflight_bytes == 0 || q->inflight.count == 0 ||
+            q->inflight_bytes < sh->cfg->max_inflight_bytes);
+}
+
+static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    struct encode e = encode_of(o);
+
+    sh->epoch++;
+    (void)encode_publish(sh, c->link, &e); /* what cannot be sent is gone: QoS 0 */
+    out_free(sh, c->out, o);
+}
+
+/* Moves the first of the queue on; false: it has to stay. */
+static bool pump_queue(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+    struct out_msg *o = q->queue.first;
+
+    if (has_expired(sh, o)) {
+        shard_count(sh, METRIC_DROPPED_EXPIRED, 1);
+        list_remove(&q->queue, o);
+        ticket_entry_del(sh, c, o);
+        out_free(sh, q, o);
+        return true;
+    }
+    if (o->qos == 0) {
+        list_remove(&q->queue, o);
+        send_qos0(sh, c, o);
+        return true;
+    }
+    if (!flight_has_room(sh, q) || (sh->keeps && o->wait != NULL)) {
+        return false;
+    }
+    list_remove(&q->queue, o);
+    if (!enter_flight(q, o)) {
+        list_prepend(&q->queue, o);
+        return false;
+    }
+    if (!record_id(sh, c, o)) {
+        leave_flight(q, o);
+        q->inflight_bytes -= o->bytes;
+        o->packet_id = 0;
+        list_prepend(&q->queue, o);
+        return false;
+    }
+    if (o->state == OUT_QUEUED) {
+        move_to(o, wait_state(o));
+    }
+    return true;
+}
+
+void outq_pump(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    if (q == NULL) {
+        return;
+    }
+    (void)pump_flight(sh, c);
+    while (q->queue.first != NULL && can_send(sh, c) && pump_queue(sh, c)) {
+        (void)pump_flight(sh, c);
+    }
+    if (q->queue.first == NULL) {
+        c->queue_told = false;
+    }
+}
+
+void outq_connected(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+    uint32_t window = sh->cfg->max_inflight_messages;
+
+    if (q == NULL) {
+        return;
+    }
+    if (c->link->v5 != NULL && c->link->v5->receive_maximum < window) {
+        window = c->link->v5->receive_maximum;
+    }
+    q->window = window;
+    q->counted = 0;
+    for (struct out_msg *o = q->inflight.first; o != NULL; o = o->next) {
+        o->counted = false;
+    }
+    q->resend = q->inflight.first;
+    outq_pump(sh, c);
+}
+
+/* ---- new messages ---- */
+
+static void drop(struct shard *sh, struct client *c, enum metric why)
+{
+    shard_count(sh, why, 1);
+    if (c->out != NULL) {
+        c->out->dropped++;
+    }
+    if (!c->queue_told) {
+        c->queue_told = true;
+        log_limited(sh->b->log, LOGL_WARNING, LOGR_QUEUE_FULL,
+                    "client " CLIENT_FMT ": messages are being dropped: %s", CLIENT_ARGS(c),
+                    metric_help(why));
+    }
+}
+
+static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
+{
+    const struct config *cfg = sh->cfg;
+
+    return (cfg->max_queued_messages == 0 || q->queue.count < cfg->max_queued_messages) &&
+           (cfg->max_queued_bytes == 0 || q->bytes + message_size(m) <= cfg->max_queued_bytes);
+}
+
+/* The entry and, where it has one, its packet id, in the publish's ticket. */
+static void record_entry(struct client *c, struct out_msg *o, struct ticket_part *part)
+{
+    struct store_op *op;
+
+    o->seq = ++c->out->next_seq;
+    op = ticket_op(part, ST_ENTRY_PUT);
+    if (op != NULL) {
+        op->session = c->session;
+        op->seq = o->seq;
+        op->body = o->msg->body_id;
+        op->packet_id = o->packet_id;
+        op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
+        op->number = o->sub_ids == NULL ? 0 : o->sub_ids[1];
+        op->expires_ms = o->msg->expires_ms;
+    }
+    if (ticket_wait(part, c, o) && o->qos == 2 && o->packet_id != 0) {
+        move_to(o, OUT_WAIT_STORE);
+    }
+}
+
+static void offer_acknowledged(struct shard *sh, const struct delivery *d, struct client *c,
+                               const struct encode *e)
+{
+    struct outq *q = outq_of(sh, c);
+    bool direct;
+    struct out_msg *o;
+
+    if (q == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    direct = q->queue.first == NULL && can_send(sh, c) && flight_has_room(sh, q);
+    if (!direct && !queue_has_room(sh, q, e->msg)) {
+        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
+        return;
+    }
+    o = out_create(sh, q, e);
+    if (o == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    if (!direct || !enter_flight(q, o)) {
+        list_append(&q->queue, o);
+        direct = false;
+    }
+    if (d != NULL && d->part != NULL && c->durable && c->session != 0) {
+        record_entry(c, o, d->part);
+    }
+    if (direct && o->state == OUT_QUEUED) {
+        move_to(o, wait_state(o));
+    }
+    if (!direct || q->resend != o || o->state == OUT_WAIT_STORE || q->counted >= q->window) {
+        return;
+    }
+    /* The usual case: last in flight, and the first this connection has not seen. The caller's
+     * epoch keeps the encoding shared between receivers. */
+    struct encode send = *e;
+    send.packet_id = o->packet_id;
+    switch (encode_publish(sh, c->link, &send)) {
+    case ENCODE_OK:
+        o->sent = true;
+        o->counted = true;
+        q->counted++;
+        q->resend = NULL;
+        break;
+    case ENCODE_DROPPED:
+        outq_done(sh, c, o);
+        break;
+    case ENCODE_NOMEM:
+        break;
+    }
+}
+
+static void offer_qos0(struct shard *sh, struct client *c, const struct encode *e)
+{
+    struct outq *q;
+    struct out_msg *o;
+
+    if ((c->out == NULL || c->out->queue.first == NULL) && can_send(sh, c)) {
+        (void)encode_publish(sh, c->link, e);
+        return;
+    }
+    if (c->link == NULL && !sh->cfg->queue_qos0_messages) {
+        return; /* no QoS 0 for who is not there */
+    }
+    q = outq_of(sh, c);
+    if (q == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    if (!queue_has_room(sh, q, e->msg)) {
+        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
+        return;
+    }
+    o = out_create(sh, q, e);
+    if (o == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    list_append(&q->queue, o);
+}
+
+void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
+                const struct copy *copy)
+{
+    struct client *c = copy->client;
+    struct encode e = {.msg = m,
+                       .ids = copy->nids == 1 ? &copy->id : sh->ids + copy->ids_at,
+                       .nids = copy->nids,
+                       .qos = copy->qos,
+                       .retain = copy->retain};
+
+    if (e.qos == 0) {
+        offer_qos0(sh, c, &e);
+    } else {
+        offer_acknowledged(sh, d, c, &e);
+    }
+}
+
+/* ---- acknowledgements ---- */
+
+void outq_done(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    struct outq *q = c->out;
+
+    leave_flight(q, o);
+    ticket_entry_del(sh, c, o);
+    out_free(sh, q, o);
+}
+
+void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    struct ticket *t;
+    struct store_op *op;
+
+    move_to(o, OUT_WAIT_PUBCOMP);
+    unaccount_bytes(sh, c->out, o);
+    message_unref(o->msg);
+    o->msg = NULL;
+    if (!sh->keeps || o->seq == 0) {
+        link_ack(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS);
+        return;
+    }
+    /* The step has to be on disk before PUBREL: else a crash would send the PUBLISH again. */
+    t = ticket_create(sh, 1);
+    if (t == NULL) {
+        link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
+    }
+    op = ticket_op(&t->part[0], ST_ENTRY_STEP);
+    if (op != NULL) {
+        op->session = c->session;
+        op->seq = o->seq;
+        op->packet_id = o->packet_id;
+        op->flags = 1;
+    }
+    t->slot = link_slot(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS, NULL, 0);
+    ticket_finish(&t->part[0]);
+}
+
+void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    if (o->state == OUT_WAIT_STORE) {
+        move_to(o, OUT_WAIT_PUBREC);
+    }
+    outq_pump(sh, c);
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One publish to everybody interested: matched once, one mailbox item per interested shard, this
+ * shard's own subscribers served at once.
+ *
+ * Retained messages take their number, change the index and go to all shards, this one included, by
+ * mail under their stripe's lock, so that index and wire agree on who was last. Until such mail of
+ * ours has come back, what is published here goes to our own subscribers by mail as well: one
+ * publisher's messages travel in one queue.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+/* What has to be on disk before the publisher gets its answer; NULL in *out: nothing. False: no
+ * memory. */
+static bool ticket_for(struct shard *sh, const struct route *r, const struct match *match,
+                       struct ticket **out)
+{
+    const struct message *m = r->msg;
+    bool inbound = m->qos == 2 && r->publisher != NULL && r->publisher->session != 0;
+    uint32_t nparts = 1;
+
+    *out = NULL;
+    if (!sh->keeps || m->qos == 0) {
+        return true;
+    }
+    for (uint32_t i = 0; i < match->ntargets; i++) {
+        nparts += (match->targets[i].kinds & TREE_DURABLE) != 0;
+    }
+    if (nparts == 1 && !inbound && m->number == 0) {
+        return true; /* nobody durable: no entry, and the disk is not touched */
+    }
+    *out = ticket_create(sh, nparts);
+    return *out != NULL;
+}
+
+static struct store_bytes bytes_of(const void *p, size_t n)
+{
+    return (struct store_bytes){p, n};
+}
+
+/* The origin's part: the body, if anybody may keep an entry of it, and the publisher's QoS 2 id. */
+static void fill_origin(struct ticket *t, const struct route *r)
+{
+    struct ticket_part *p = &t->part[0];
+    struct message *m = r->msg;
+    struct store_op *op;
+
+    message_ref(m, 1);
+    p->msg = m;
+    if (t->nparts > 1) {
+        op = ticket_op(p, ST_BODY_PUT);
+        if (op != NULL) {
+            op->body = m->body_id;
+            op->name = bytes_of(message_topic(m), m->topic_n);
+            op->data = bytes_of(message_payload(m), m->payload_n);
+            op->props = bytes_of(message_props(m), m->props_n);
+            op->expires_ms = m->expires_ms;
+        }
+    }
+    if (m->qos == 2 && r->publisher != NULL && r->publisher->session != 0) {
+        op = ticket_op(p, ST_INBOUND_PUT);
+        if (op != NULL) {
+            op->session = r->publisher->session;
+            op->packet_id = r->packet_id;
+        }
+    }
+}
+
+/* The retained record, before the ticket of its publish, in the order of numbers (under the
+ * stripe's lock). */
+static void keep_retained(struct shard *sh, struct message *m)
+{
+    struct ticket *t;
+    struct store_op *op;
+
+    if (!sh->keeps) {
+        return;
+    }
+    t = ticket_create(sh, 1);
+    if (t == NULL) {
+        return;
+    }
+    op = ticket_op(&t->part[0], m->payload_n == 0 ? ST_RETAINED_DEL : ST_RETAINED_PUT);
+    if (op != NULL) {
+        message_ref(m, 1);
+        t->part[0].msg = m;
+        op->seq = m->number;
+        op->name = bytes_of(message_topic(m), m->topic_n);
+        op->data = bytes_of(message_payload(m), m->payload_n);
+        op->props = bytes_of(message_props(m), m->props_n);
+        op->flags = m->qos;
+        op->expires_ms = m->expires_ms;
+    }
+    ticket_finish(&t->part[0]);
+}
+
+static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
+{
+    struct in_id *e;
+
+    r->ticketed = true;
+    if (r->link != NULL) {
+        t->slot = link_slot(sh, r->link, r->msg->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, r->packet_id,
+                            r->matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS, NULL, 0);
+    }
+    e = r->msg->qos == 2 && r->publisher != NULL ? idset_find(&r->publisher->in_ids, r->packet_id)
+                                                 : NULL;
+    if (e != NULL) { /* a repeat of it has to wait as well */
+        e->ticket = t;
+        t->inbound = &r->publisher->in_ids;
+        t->inbound_id = r->packet_id;
+    }
+}
+
+/* Sends to one target. Allocates, so it may fail: then the target's subscribers miss it, counted.
+ */
+static void send_to(struct shard *sh, struct message *m, struct match *match, uint32_t target,
+                    struct ticket_part *part)
+{
+    struct shard *to = sh->b->shards[match->targets[target].shard];
+    struct delivery *d = delivery_create(m, match, target, part);
+
+    if (d == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        if (part != NULL) {
+            atomic_store_explicit(&part->ticket->failed, true, memory_order_relaxed);
+            part->shard = sh;
+            ticket_finish(part);
+        }
+        return;
+    }
+    if (to == sh) {
+        d->own = true;
+        sh->self_pending++;
+    }
+    shard_push(sh, to, &d->mail);
+}
+
+static void send_all(struct shard *sh, struct route *r, struct match *match, struct ticket *t,
+                     bool own_by_mail)
+{
+    uint32_t next_part = 1;
+    struct delivery own = {.msg = NULL};
+
+    for (uint32_t i = 0; i < match->ntargets; i++) {
+        const struct match_target *target = &match->targets[i];
+        struct ticket_part *part = NULL;
+
+        if (t != NULL && (target->kinds & TREE_DURABLE) != 0) {
+            part = &t->part[next_part++];
+            part->shard = sh->b->shards[target->shard];
+        }
+        if (target->shard != sh->index || own_by_mail) {
+            send_to(sh, r->msg, match, i, part);
+        } else {
+            own = (struct delivery){.msg = r->msg, .match = match, .target = i, .part = part};
+        }
+    }
+    if (own.msg != NULL) { /* last: what others have to do starts meanwhile */
+        deliver_now(sh, &own);
+    }
+}
+
+static bool is_retained(const struct shard *sh, const struct message *m)
+{
+    return m->retain && sh->cfg->retain_available;
+}
+
+bool route_publish(struct shard *sh, struct route *r)
+{
+    struct message *m = r->msg;
+    bool retained = is_retained(sh, m);
+    struct retained_stripe *stripe = NULL;
+    struct match *match;
+    struct ticket *t = NULL;
+    bool ok = false;
+
+    if (retained) {
+        stripe = retained_lock(sh->b->retained, message_topic(m), m->topic_n);
+        m->number = retained_take_number(stripe);
+    }
+    /* Read after the number was taken: a subscriber that is not in this match replays it
+     * [retained.h]. */
+    match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
+    if (match == NULL) {
+        goto out;
+    }
+    match_ref(match, 1); /* deliveries may ask the cache again */
+    r->matched = match->ntargets > 0;
+    if (!ticket_for(sh, r, match, &t)) {
+        match_unref(match);
+        goto out;
+    }
+    m->body_id = t != NULL && t->nparts > 1 ? broker_new_id(sh->b) : 0;
+    if (retained) {
+        switch (retained_put(stripe, m)) {
+        case RETAINED_SET:
+        case RETAINED_CHANGED:
+        case RETAINED_CLEARED:
+        case RETAINED_NOTHING:
+            keep_retained(sh, m);
+            break;
+        case RETAINED_FULL:
+        case RETAINED_NOMEM:
+            shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+            log_limited(sh->b->log, LOGL_WARNING, LOGR_MEMORY,
+                        "a retained message was not kept: max_retained_messages, "
+                        "max_retained_bytes or memory");
+            break;
+        }
+    }
+    if (t != NULL) {
+        fill_origin(t, r);
+        answer_later(sh, r, t);
+    }
+    send_all(sh, r, match, t, retained || sh->self_pending > 0);
+    match_unref(match);
+    ok = true;
+out:
+    if (retained) {
+        /* What was pushed so far is on its way in this order; the rest of the outboxes may follow
+         * later. */
+        for (unsigned i = 0; ok && i < sh->b->nshards; i++) {
+            shard_flush_outbox(sh, sh->b->shards[i]);
+        }
+        retained_unlock(stripe);
+    }
+    if (t != NULL) {
+        ticket_finish(&t->part[0]);
+    }
+    message_unref(m);
+    return ok;
+}

@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread of a shard.
+ *
+ * One turn: wait (or only look, when there is work left), note which sockets are ready, mail,
+ * timers, paused work, packets of ready connections, then write every touched connection once and
+ * end those that are doomed. Each step has a limit; what is left keeps the next wait at zero.
+ */
+#include "server/shard/ticket.h"
+
+#include "routing/rcu.h"
+#include "server/base/rng.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define MATCH_CACHE_SLOTS 16384u
+#define MAIL_PER_TURN     4096
+#define RELIEF_MS         250
+
+/* ---- mail ---- */
+
+void shard_push_now(struct shard *to, struct shard_mail *m)
+{
+    mailbox_push(&to->mailbox, &m->mail);
+}
+
+void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m)
+{
+    struct outbox *box = &sh->outboxes[to->index];
+
+    m->mail.next = NULL;
+    if (box->first == NULL) {
+        box->first = &m->mail;
+    } else {
+        box->last->next = &m->mail;
+    }
+    box->last = &m->mail;
+    box->n++;
+}
+
+void shard_flush_outbox(struct shard *sh, struct shard *to)
+{
+    struct outbox *box = &sh->outboxes[to->index];
+
+    if (box->first != NULL) {
+        mailbox_push_chain(&to->mailbox, box->first, box->last, box->n);
+        *box = (struct outbox){0};
+    }
+}
+
+static void flush_outboxes(struct shard *sh)
+{
+    for (unsigned i = 0; i < sh->b->nshards; i++) {
+        shard_flush_outbox(sh, sh->b->shards[i]);
+    }
+}
+
+/* True: more is there. */
+static bool read_mail(struct shard *sh)
+{
+    int left = MAIL_PER_TURN;
+    size_t n;
+
+    while (left > 0 && sh->budget > 0) {
+        struct shard_mail *m;
+
+        if (sh->inbox == NULL) {
+            sh->inbox = mailbox_take(&sh->mailbox, &n);
+            if (sh->inbox == NULL) {
+                return false;
+            }
+        }
+        m = (struct shard_mail *)sh->inbox;
+        sh->inbox = sh->inbox->next;
+        left--;
+        m->fn(sh, m);
+    }
+    return true;
+}
+
+struct connect_mail {
+    struct shard_mail mail;
+    struct handover *h;
+};
+
+static void connect_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct handover *h = ((struct connect_mail *)m)->h;
+
+    free(m);
+    handle_connect(sh, h);
+}
+
+void shard_give(struct shard *sh, struct handover *h)
+{
+    struct connect_mail *m = malloc(sizeof(*m));
+
+    if (m == NULL) {
+        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
+        handover_free(h);
+        return;
+    }
+    m->mail.fn = connect_mail;
+    m->h = h;
+    shard_push_now(sh, &m->mail);
+}
+
+/* ---- connections ---- */
+
+static void linger(struct shard *sh, struct link *l)
+{
+    struct span in;
+    size_t got;
+    bool drained;
+    enum conn_rc rc = conn_read(&l->conn, sh->scratch, READ_SCRATCH, &in, &got, &drained);
+
+    if (rc == CONN_EOF || rc == CONN_ERROR) {
+        link_free(sh, l);
+    }
+}
+
+static void note_event(struct shard *sh, struct link *l, uint32_t events)
+{
+    if (l->state == LINK_LINGERING) {
+        linger(sh, l);
+        return;
+    }
+    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+        l->readable = true;
+        link_ready(sh, l);
+    }
+    if ((events & EPOLLOUT) != 0 && l->conn.blocked) {
+        l->conn.blocked = false;
+        link_dirty(sh, l);
+    }
+}
+
+static void flush_dirty(struct shard *sh)
+{
+    while (sh->dirty != NULL) {
+        struct link *l = sh->dirty;
+        sh->dirty = l->dirty_next;
+        sh->ndirty--;
+        l->is_dirty = false;
+        if (l->state != LINK_CLOSING && l->state != LINK_LINGERING) {
+            link_flush(sh, l);
+        }
+    }
+}
+
+/* Parses what is ready; those not finished go to the end of the list. True: some are not. */
+static bool read_ready(struct shard *sh)
+{
+    struct link *list = sh->ready;
+
+    sh->ready = NULL;
+    sh->ready_last = &sh->ready;
+    while (list != NULL) {
+        struct link *l = list;
+        list = l->ready_next;
+        l->is_ready = false;
+        if (sh->budget <= 0) { /* keeps its place before those that were served */
+            link_ready(sh, l);
+            continue;
+        }
+        if (link_parse(sh, l)) {
+            link_ready(sh, l);
+        }
+        if (sh->ndirty >= TURN_FLUSH) {
+            flush_dirty(sh);
+        }
+    }
+    return sh->ready != NULL;
+}
+
+static void resume_paused(struct shard *sh)
+{
+    struct link *list = sh->paused;
+    bool pressure = atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed);
+
+    sh->paused = NULL;
+    while (list != NULL) {
+        struct link *l = list;
+        list = l->paused_next;
+        l->is_paused = false;
+        if ((pressure || sh->backlog) && sh->now_ms < l->pause_until_ms && l->state == LINK_OPEN) {
+            link_pause(sh, l, l->pause_until_ms);
+            continue;
+        }
+        l->unparsed = true;
+        link_touch_keepalive(sh, l);
+        link_ready(sh, l);
+    }
+}
+
+static void reap_doomed(struct shard *sh)
+{
+    while (sh->doomed != NULL) {
+        struct link *l = sh->doomed;
+        sh->doomed = l->doomed_next;
+        link_reap(sh, l);
+    }
+}
+
+/* ---- memory ---- */
+
+/* A target's mailbox is far behind: publishers here rest a little. Looked at once a turn. */
+static bool has_backlog(const struct shard *sh)
+{
+    for (unsigned i = 0; i < sh->b->nshards; i++) {
+        if (i != sh->index && mailbox_depth(&sh->b->shards[i]->mailbox) > MAILBOX_HIGH) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t weight(const struct client *c)
+{
+    return c->link == NULL ? 0 : c->link->conn.out_n + (c->out == NULL ? 0 : c->out->bytes);
+}
+
+/* Memory stays short: the connection that holds most of it goes. */
+static void relieve(struct shard *sh)
+{
+    struct client *worst = NULL;
+
+    if (!atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed)) {
+        sh->pressure_since_ms = 0;
+        return;
+    }
+    if (sh->pressure_since_ms == 0) {
+        sh->pressure_since_ms = sh->now_ms;
+    }
+    if (sh->now_ms - sh->pressure_since_ms < PAUSE_MAX_MS || sh->now_ms < sh->relief_ms) {
+        return;
+    }
+    sh->relief_ms = sh->now_ms + RELIEF_MS;
+    for (uint32_t i = 0; i < sh->clients_cap; i++) {
+        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+            if (worst == NULL || weight(c) > weight(worst)) {
+                worst = c;
+            }
+        }
+    }
+    if (worst == NULL || worst->link == NULL || weight(worst) < sh->cfg->output_buffer_limit) {
+        return;
+    }
+    shard_count(sh, METRIC_SLOW_CONSUMERS_CLOSED, 1);
+    log_limited(sh->b->log, LOGL_WARNING, LOGR_SLOW_CONSUMER,
+                "memory_limit reached: closing the slowest consumer, client " CLIENT_FMT,
+                CLIENT_ARGS(worst));
+    link_close(sh, worst->link, RC_QUOTA_EXCEEDED, NULL);
+}
+
+/* ---- turns ---- */
+
+static int wait_ms(struct shard *sh)
+{
+    int ms;
+
+    if (sh->work_left || sh->inbox != NULL) {
+        return 0;
+    }
+    if (sh->paused != NULL || sh->pressure_since_ms != 0) {
+        return TIMER_TICK_MS;
+    }
+    ms = timer_wheel_wait_ms(&sh->wheel, sh->now_ms);
+    return ms;
+}
+
+static int wait_events(struct shard *sh)
+{
+    int ms = wait_ms(sh);
+    int n;
+
+    if (ms == 0) {
+        n = loop_wait(&sh->loop, 0);
+        rcu_quiescent();
+        return n;
+    }
+    if (!mailbox_prepare_sleep(&sh->mailbox)) {
+        mailbox_awake(&sh->mailbox, false);
+        rcu_quiescent();
+        return loop_wait(&sh->loop, 0);
+    }
+    rcu_offline();
+    n = loop_wait(&sh->loop, ms);
+    rcu_online();
+    return n;
+}
+
+static void turn(struct shard *sh)
+{
+    int n = wait_events(sh);
+    bool mail = false;
+    bool left;
+
+    sh->now_ms = clock_now_ms(sh->b->clock);
+    sh->cfg = atomic_load_explicit(&sh->b->config, memory_order_acquire);
+    sh->budget = TURN_DELIVERIES;
+    for (int i = 0; i < n; i++) {
+        struct epoll_event *ev = &sh->loop.events[i];
+        if (ev->data.ptr == sh) {
+            mail = true;
+        } else {
+            note_event(sh, ev->data.ptr, ev->events);
+        }
+    }
+    mailbox_awake(&sh->mailbox, mail);
+    sh->backlog = has_backlog(sh);
+    if (sh->paused != NULL) {
+        resume_paused(sh);
+    }
+    left = timer_wheel_advance(&sh->wheel, sh->now_ms, sh, TURN_TIMERS);
+    left = deliver_jobs(sh) || left;
+    left = read_mail(sh) || left;
+    left = read_ready(sh) || left;
+    if (sh->replays != NULL) {
+        left = replay_run(sh) || left;
+    }
+    relieve(sh);
+    flush_outboxes(sh);
+    flush_dirty(sh);
+    reap_doomed(sh); /* may publish wills */
+    flush_outboxes(sh);
+    flush_dirty(sh);
+    left = client_bury(sh) || left;
+    sh->work_left = left || sh->doomed != NULL || sh->ready != NULL || sh->jobs != NULL;
+}
+
+static void *run(void *arg)
+{
+    struct shard *sh = arg;
+
+    rcu_register();
+    /* acquire: partner of the release in shard_ask_to_stop(). */
+    while (!atomic_load_explicit(&sh->stop, memory_order_acquire)) {
+        turn(sh);
+    }
+    rcu_unregister();
+    return NULL;
+}
+
+/* ---- life ---- */
+
+struct shard *shard_create(struct broker_shared *b, unsigned index)
+{
+    struct shard *sh = aligned_alloc(64, (sizeof(*sh) + 63) / 64 * 64);
+
+    if (sh == NULL) {
+        return NULL;
+    }
+    memset(sh, 0, sizeof(*sh));
+    sh->b = b;
+    sh->cfg = atomic_load_explicit(&b->config, memory_order_acquire);
+    sh->index = index;
+    sh->keeps = store_keeps(b->store);
+    sh->now_ms = clock_now_ms(b->clock);
+    sh->loop.epoll_fd = -1;
+    sh->mailbox.event_fd = -1;
+    sh->ready_last = &sh->ready;
+    sh->jobs_last = &sh->jobs;
+    sh->replays_last = &sh->replays;
+    sh->epoch = 1;
+    timer_wheel_init(&sh->wheel, sh->now_ms);
+    sh->outboxes = calloc(b->nshards, sizeof(*sh->outboxes));
+    sh->scratch = malloc(READ_SCRATCH + TOPIC_TEXT_MAX);
+    sh->subs = subscribers_create(b->tree, index, rng_u64());
+    sh->cache = match_cache_create(b->tree, MATCH_CACHE_SLOTS, rng_u64());
+    if (sh->outboxes == NULL || sh->scratch == NULL || sh->subs == NULL || sh->cache == NULL ||
+        !clients_init(sh) || !loop_init(&sh->loop) || !mailbox_init(&sh->mailbox) ||
+        !loop_add(&sh->loop, sh->mailbox.event_fd, LOOP_READ, sh)) {
+        shard_destroy(sh);
+        return NULL;
+    }
+    return sh;
+}
+
+bool shard_start(struct shard *sh)
+{
+    pthread_attr_t attr;
+    char name[16];
+    int rc;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 256 * 1024);
+    rc = pthread_create(&sh->thread, &attr, run, sh);
+    pthread_attr_destroy(&attr);
+    if (rc != 0) {
+        errno = rc;
+        return false;
+    }
+    sh->started = true;
+    snprintf(name, sizeof(name), "shard-%u", sh->index);
+    pthread_setname_np(sh->thread, name);
+    return true;
+}
+
+struct stop_mail {
+    struct shard_mail mail;
+};
+
+static void wake_up(struct shard *sh, struct shard_mail *m)
+{
+    (void)sh;
+    free(m);
+}
+
+void shard_ask_to_stop(struct shard *sh)
+{
+    struct stop_mail *m = malloc(sizeof(*m));
+
+    atomic_store_explicit(&sh->stop, true, memory_order_release);
+    if (m != NULL) {
+        m->mail.fn = wake_up;
+        shard_push_now(sh, &m->mail);
+    }
+}
+
+void shard_join(struct shard *sh)
+{
+    if (sh->started) {
+        pthread_join(sh->thread, NULL);
+        sh->started = false;
+    }
+}
+
+const struct metrics *shard_metrics(const struct shard *sh)
+{
+    return &sh->metrics;
+}
+
+/* The last turns, on the thread that stops the broker: say goodbye, answer what the store still
+ * holds. */
+void shard_close_clients(struct shard *sh)
+{
+    for (uint32_t i = 0; i < sh->clients_cap; i++) {
+        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+            if (c->link != NULL) {
+                c->link->orderly = true; /* a shut-down is no reason for wills */
+                c->link->said_goodbye = true;
+                link_close(sh, c->link, RC_SERVER_SHUTTING_DOWN, NULL);
+            }
+        }
+    }
+    reap_doomed(sh);
+}
+
+void shard_drain_mail(struct shard *sh)
+{
+    sh->budget = INT64_MAX;
+    while (read_mail(sh)) {}
+    (void)deliver_jobs(sh);
+    reap_doomed(sh);
+}
+
+static void free_jobs(struct shard *sh)
+{
+    sh->budget = INT64_MAX;
+    (void)deliver_jobs(sh);
+}
+
+void shard_destroy(struct shard *sh)
+{
+    if (sh == NULL) {
+        return;
+    }
+    if (sh->clients != NULL) {
+        free_jobs(sh);
+        clients_fini(sh);
+        replay_cancel_list(sh->replays);
+    }
+    if (sh->cache != NULL) {
+        match_cache_destroy(sh->cache);
+    }
+    if (sh->subs != NULL) {
+        subscribers_destroy(sh->subs);
+    }
+    if (sh->mailbox.event_fd >= 0) {
+        mailbox_fini(&sh->mailbox);
+    }
+    loop_fini(&sh->loop);
+    free(sh->outboxes);
+    free(sh->copies);
+    free(sh->ids);
+    free(sh->scratch);
+    free(sh);
+}
