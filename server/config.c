@@ -239,15 +239,16 @@ static char *slurp(FILE *f, size_t *n)
     *n = 0;
     do {
         if (*n == cap) {
-            char *more = cap < FILE_SIZE_MAX ? realloc(text, cap + 65536) : NULL;
+            size_t next = cap == 0 ? 65536 : cap * 2;
+            char *more = next <= FILE_SIZE_MAX ? realloc(text, next) : NULL;
 
             if (more == NULL) {
                 free(text);
-                errno = cap < FILE_SIZE_MAX ? ENOMEM : EFBIG;
+                errno = next <= FILE_SIZE_MAX ? ENOMEM : EFBIG;
                 return NULL;
             }
             text = more;
-            cap += 65536;
+            cap = next;
         }
         *n += fread(text + *n, 1, cap - *n, f);
     } while (!feof(f) && !ferror(f));
