@@ -226,6 +226,7 @@ struct link {
     struct link *dirty_next; /* has output to write */
     struct link *doomed_next;
     struct link *paused_next;
+    struct link *linger_next, *linger_prev;
     struct ack_slot *acks, **acks_last;
     struct link5 *v5;
     struct sub_progress *progress; /* a SUBSCRIBE or UNSUBSCRIBE that goes on next turn */
@@ -313,6 +314,7 @@ struct shard {
     uint32_t ndirty;
     struct link *doomed;
     struct link *paused;
+    struct link *lingering;   /* waiting for their peers to read our last words */
     struct delivery *jobs, **jobs_last;
     struct replay *replays, **replays_last; /* running */
     struct client *dying;

@@ -170,10 +170,25 @@ static void leave_lists(struct shard *sh, struct link *l)
     }
 }
 
+static void leave_lingering(struct shard *sh, struct link *l)
+{
+    if (l->linger_prev != NULL) {
+        l->linger_prev->linger_next = l->linger_next;
+    } else {
+        sh->lingering = l->linger_next;
+    }
+    if (l->linger_next != NULL) {
+        l->linger_next->linger_prev = l->linger_prev;
+    }
+}
+
 void link_free(struct shard *sh, struct link *l)
 {
     timer_cancel(&sh->wheel, &l->timer);
     leave_lists(sh, l);
+    if (l->state == LINK_LINGERING) {
+        leave_lingering(sh, l);
+    }
     drop_acks(sh, l);
     sub_progress_free(l->progress);
     link5_free(l->v5);
@@ -267,6 +282,12 @@ void link_reap(struct shard *sh, struct link *l)
     /* Our last words must not be lost to a reset: end our direction and let the peer read. */
     l->conn.tr->shutdown(&l->conn);
     l->state = LINK_LINGERING;
+    l->linger_next = sh->lingering;
+    l->linger_prev = NULL;
+    if (sh->lingering != NULL) {
+        sh->lingering->linger_prev = l;
+    }
+    sh->lingering = l;
     timer_set(&sh->wheel, &l->timer, sh->now_ms + LINGER_MS);
 }
 
@@ -481,6 +502,13 @@ static size_t max_packet(const struct shard *sh)
     return sh->cfg->max_packet_size != 0 ? sh->cfg->max_packet_size : CONFIG_MAX_PACKET;
 }
 
+static enum frame_rc next_frame(const struct shard *sh, const struct link *l, struct span in,
+                                struct frame *f, const char **why)
+{
+    return l->version == MQTT_3_1 ? frame_next_31(in, max_packet(sh), f, why)
+                                  : frame_next(in, max_packet(sh), f, why);
+}
+
 static bool may_parse(const struct shard *sh, const struct link *l)
 {
     return l->state == LINK_OPEN && !l->is_paused && sh->budget > 0 && l->nacks < PENDING_ACKS;
@@ -497,7 +525,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
         struct frame f;
         const char *why = NULL;
 
-        switch (frame_next(span_of(in.p + used, in.n - used), max_packet(sh), &f, &why)) {
+        switch (next_frame(sh, l, span_of(in.p + used, in.n - used), &f, &why)) {
         case FRAME_NEED_MORE:
             *want = f.total;
             return used;

@@ -590,6 +590,9 @@ void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
                        .qos = copy->qos,
                        .retain = copy->retain};
 
+    if (c->dying) {
+        return; /* its subscriptions are being removed in slices */
+    }
     if (e.qos == 0) {
         offer_qos0(sh, c, &e);
     } else {

@@ -467,6 +467,9 @@ void shard_destroy(struct shard *sh)
     if (sh == NULL) {
         return;
     }
+    while (sh->lingering != NULL) {
+        link_free(sh, sh->lingering);
+    }
     if (sh->clients != NULL) {
         free_jobs(sh);
         clients_fini(sh);
