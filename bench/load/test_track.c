@@ -89,5 +89,12 @@ static void test_histogram(void)
     histogram_add(&h, UINT64_MAX); /* stays inside the table */
 }
 
-UNIT_TESTS = {UNIT_TEST(strict) UNIT_TEST(first_number_counts) UNIT_TEST(gaps) UNIT_TEST(
-    dup_starts_anywhere) UNIT_TEST(resumed_goes_on_in_order) UNIT_TEST(histogram) UNIT_TESTS_END
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(strict)
+    UNIT_TEST(first_number_counts)
+    UNIT_TEST(gaps)
+    UNIT_TEST(dup_starts_anywhere)
+    UNIT_TEST(resumed_goes_on_in_order)
+    UNIT_TEST(histogram)
+UNIT_TESTS_END
