@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -440,6 +441,8 @@ int main(int argc, char **argv)
 {
     struct command_line cl = read_command_line(argc, argv);
 
+    /* Without jemalloc: glibc would reserve 64 MB of addresses for every thread. */
+    mallopt(M_ARENA_MAX, 1);
     switch (cl.action) {
     case ACTION_RUN:
     case ACTION_TEST:
