@@ -243,8 +243,8 @@ struct place {
 struct retained_cursor {
     uint64_t up_to;
     unsigned stripe; /* the one under way */
-    bool is_exact;   /* no wildcard: one stripe, known from the topic */
-    bool is_begun;   /* `stripe` and `place` are set */
+    bool is_exact;   /* no wildcard: one topic to look up */
+    bool is_begun;   /* `place` is set */
     struct place
         place; /* a reference of our own keeps place.base, whose text is the place reached */
     size_t n;
@@ -485,11 +485,21 @@ static bool walk_stripe(struct replay *y, struct retained *r, struct retained_cu
     return through;
 }
 
-static void begin(const struct retained *r, struct retained_cursor *c)
+/* A filter without wildcards is a topic. */
+static void look_up(struct replay *y, struct retained *r, struct retained_cursor *c)
 {
-    c->is_begun = true;
-    c->stripe = c->is_exact ? stripe_of(r, hash_of(r, c->filter, c->n)) : 0;
-    c->place = first_place(c);
+    uint64_t hash = hash_of(r, c->filter, c->n);
+    struct retained_stripe *s = &r->stripes[stripe_of(r, hash)];
+    struct topic_pos p;
+    struct message *m;
+
+    pthread_mutex_lock(&s->lock);
+    m = topic_set_find(&s->set, hash, c->filter, c->n, &p);
+    if (m != NULL) {
+        gather(y, m);
+    }
+    pthread_mutex_unlock(&s->lock);
+    c->stripe = r->nstripes;
 }
 
 size_t retained_next(struct retained *r, struct retained_cursor *c, int64_t now_ms,
@@ -498,16 +508,18 @@ size_t retained_next(struct retained *r, struct retained_cursor *c, int64_t now_
     struct replay y = {c, now_ms, out, 0, max, STEPS_CALL};
 
     if (!c->is_begun) {
-        begin(r, c);
+        c->is_begun = true;
+        c->place = first_place(c);
     }
-    *done = c->stripe == r->nstripes;
-    while (!*done && y.n < max && y.steps > 0) {
-        if (walk_stripe(&y, r, c)) {
-            c->stripe = c->is_exact ? r->nstripes : c->stripe + 1;
-            *done = c->stripe == r->nstripes;
+    while (c->stripe < r->nstripes && y.n < max && y.steps > 0) {
+        if (c->is_exact) {
+            look_up(&y, r, c);
+        } else if (walk_stripe(&y, r, c)) {
+            c->stripe++;
             y.steps--; /* an empty stripe is a step as well */
         }
     }
+    *done = c->stripe == r->nstripes;
     return y.n;
 }
 

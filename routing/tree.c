@@ -470,14 +470,20 @@ static _Atomic uint64_t *node_generation(struct tree *t, const struct tree_node 
                                   second == NULL ? END_OF_TOPIC : label_hash(t, second))];
 }
 
+static uint64_t generation_key(uint64_t first, uint64_t second, bool is_dollar)
+{
+    uint64_t key = (uint64_t)gen_first_at(first) << 32 | gen_two_at(first, second);
+
+    return is_dollar ? key | KEY_NO_WILD : key;
+}
+
 uint64_t tree_generation_key(const struct tree *t, const char *topic, size_t n)
 {
     const char *p = topic;
     uint64_t first = next_label(t->seed, &p, topic + n).hash;
     uint64_t second = p == NULL ? END_OF_TOPIC : next_label(t->seed, &p, topic + n).hash;
-    uint64_t key = (uint64_t)gen_first_at(first) << 32 | gen_two_at(first, second);
 
-    return n > 0 && topic[0] == '$' ? key | KEY_NO_WILD : key;
+    return generation_key(first, second, n > 0 && topic[0] == '$');
 }
 
 uint64_t tree_generation_at(const struct tree *t, uint64_t key)
@@ -653,6 +659,7 @@ struct search {
     struct hit *hits;
     void *big; /* labels and stack where the topic has many levels */
     size_t nlabels, nhits, hits_cap;
+    bool is_dollar; /* filters that begin with a wildcard do not match [MQTT-4.7.2-1] */
     struct label label_room[STACK_LEVELS];
     struct step stack_room[STACK_LEVELS + 1];
     struct hit hit_room[STACK_HITS];
@@ -681,6 +688,7 @@ static bool search_init(struct search *s, const struct tree *t, const char *topi
     s->nhits = 0;
     s->hits_cap = STACK_HITS;
     s->nlabels = levels;
+    s->is_dollar = n > 0 && topic[0] == '$';
     if (levels > STACK_LEVELS) {
         s->big = malloc(levels * sizeof(*s->labels) + (levels + 1) * sizeof(*s->stack));
         if (s->big == NULL) {
@@ -742,7 +750,7 @@ static bool hit_node(struct search *s, const struct tree_node *n)
 static bool search_run(struct search *s)
 {
     size_t depth = 0;
-    bool wild = s->labels[0].n == 0 || s->labels[0].p[0] != '$'; /* [MQTT-4.7.2-1] */
+    bool wild = !s->is_dollar;
 
     s->stack[depth++] = (struct step){s->tree->root, 0};
     while (depth > 0) {
@@ -849,16 +857,26 @@ static struct match *build(const struct hit *hits, size_t n)
     return m;
 }
 
+static uint64_t search_generation(const struct search *s)
+{
+    uint64_t second = s->nlabels > 1 ? s->labels[1].hash : END_OF_TOPIC;
+
+    return tree_generation_at(s->tree, generation_key(s->labels[0].hash, second, s->is_dollar));
+}
+
 struct match *tree_match(const struct tree *t, const char *topic, size_t n)
 {
-    /* Before the walk: a change in between makes the match look old, never a match with it missing
-     * look new. */
-    uint64_t generation = tree_generation(t, topic, n);
     struct match *m = NULL;
+    uint64_t generation = 0;
     struct search s;
 
-    if (search_init(&s, t, topic, n) && search_run(&s)) {
-        m = build(s.hits, s.nhits);
+    if (search_init(&s, t, topic, n)) {
+        /* Before the walk: a change in between makes the match look old; a match that misses it
+         * never looks new. */
+        generation = search_generation(&s);
+        if (search_run(&s)) {
+            m = build(s.hits, s.nhits);
+        }
     }
     search_fini(&s);
     if (m != NULL) {
