@@ -11,6 +11,7 @@
 #include "server/net/acceptor.h"
 
 #include "server/base/rng.h"
+#include "server/base/sys_topic.h"
 #include "server/codec/frame.h"
 #include "server/codec/utf8.h"
 #include "server/net/loop.h"
@@ -55,6 +56,7 @@ struct acceptor {
     struct accept_fd *fds;
     size_t nfds;
     bool accepting;
+    bool failing; /* accept() fails for want of something; said */
     int64_t paused_until_ms;
     int64_t now_ms;
     struct pending waiting, lingering; /* list heads, in order of deadlines */
@@ -203,6 +205,9 @@ static bool refuse_by_rules(struct acceptor *a, struct pending *p, const struct 
     } else if (c->has_will && c->will.qos > lc->max_qos) {
         refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_QOS_NOT_SUPPORTED,
                     "will QoS above the listener's");
+    } else if (c->has_will && (sys_topic_is_reserved(c->will.topic) ||
+                               sys_topic_begins(c->will.topic, "$CONTROL/"))) {
+        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED, "will to a reserved topic");
     } else if (c->has_will && c->will.retain && !cfg->retain_available) {
         refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_RETAIN_NOT_SUPPORTED,
                     "retained will, but retain_available is false");
@@ -460,8 +465,11 @@ static void accept_failed(struct acceptor *a)
         return;
     default:
         metric_add(a->env.metrics, METRIC_ACCEPT_FAILED, 1);
-        log_limited(a->env.log, LOGL_ERROR, LOGR_FD_LIMIT,
-                    "cannot accept connections: %m; listening sockets rest until it works again");
+        if (!a->failing) { /* said once, until it works again */
+            a->failing = true;
+            log_limited(a->env.log, LOGL_ERROR, LOGR_FD_LIMIT,
+                        "cannot accept connections: %m; listening sockets rest until it works again");
+        }
         pause_accepting(a);
     }
 }
@@ -481,6 +489,7 @@ static void take(struct acceptor *a, struct listener *l, int fd, const struct so
     struct pending *p;
 
     metric_add(a->env.metrics, METRIC_SOCKETS_OPENED, 1);
+    a->failing = false;
     p = listener_has_room(l) ? calloc(1, sizeof(*p)) : NULL;
     if (p == NULL) {
         metric_add(a->env.metrics, METRIC_SOCKETS_REFUSED, 1);

@@ -12,35 +12,14 @@
 #include <stdlib.h>
 
 #include "routing/topic.h"
+#include "server/base/sys_topic.h"
 #include "server/codec/utf8.h"
-
-#define SYS_PREFIX   "$SYS/"
-#define STATE_PREFIX "$SYS/broker/connection/"
-#define STATE_SUFFIX "/state"
 
 /* What is decided about a publish before it is routed. */
 struct verdict {
     enum mqtt_reason reason; /* 0: route it */
     const char *close;       /* not NULL: the connection ends, for this */
 };
-
-static bool begins(struct span s, const char *with)
-{
-    size_t n = strlen(with);
-
-    return s.n >= n && memcmp(s.p, with, n) == 0;
-}
-
-static bool is_reserved(struct span topic)
-{
-    size_t suffix = strlen(STATE_SUFFIX);
-
-    if (topic.p[0] != '$' || !begins(topic, SYS_PREFIX)) {
-        return false;
-    }
-    return !(begins(topic, STATE_PREFIX) && topic.n > strlen(STATE_PREFIX) + suffix &&
-             memcmp(topic.p + topic.n - suffix, STATE_SUFFIX, suffix) == 0);
-}
 
 /* ---- topic aliases ---- */
 
@@ -137,7 +116,7 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
         return (struct verdict){RC_RETAIN_NOT_SUPPORTED,
                                 "retained message, retain_available is false"};
     }
-    if (is_reserved(p->topic)) {
+    if (sys_topic_is_reserved(p->topic)) {
         return (struct verdict){RC_NOT_AUTHORIZED, NULL};
     }
     if (cfg->message_size_limit != 0 && p->payload.n > cfg->message_size_limit) {

@@ -170,6 +170,9 @@ static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subs
     if (!topic_filter_is_valid((const char *)item->filter.p, item->filter.n,
                                sh->cfg->max_topic_levels) ||
         !mounted(l, item->filter, (char *)sh->scratch + READ_SCRATCH, &filter)) {
+        if (l->version != MQTT_5) { /* a malformed filter ends the connection, as 3.x users know it */
+            handle_malformed(sh, l, DEC_TOPIC_FILTER, "invalid topic filter");
+        }
         return failure(l, RC_TOPIC_FILTER_INVALID);
     }
     if (max != 0 && c->subs.count >= max &&

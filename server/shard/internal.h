@@ -43,6 +43,8 @@
 #define BORROW_MIN     4096u /* payloads from this size are not copied into output buffers */
 #define PENDING_ACKS                                                                               \
     4096u /* answers of one connection that wait for the store before it is not read */
+#define CLOGGED_FACTOR                                                                             \
+    4u /* times output_buffer_limit: then a connection is not read until it reads */
 #define PAUSE_MAX_MS 1000 /* a publisher is left unread for this long, then the policy acts */
 #define LINGER_MS    1000
 
@@ -121,8 +123,9 @@ struct outq {
     struct out_msg *resend;   /* first in flight that this connection has not seen; NULL: none */
     struct out_msg **by_id; /* packet_id & (cap - 1): ids are chosen so that they do not collide */
     uint32_t cap;
-    uint32_t window;  /* PUBLISH packets that may be unanswered */
-    uint32_t counted; /* that are */
+    uint32_t window;      /* PUBLISH packets that may be unanswered */
+    uint32_t counted;     /* that are */
+    uint32_t queued_qos0; /* in the queue: a later one stays behind them */
     uint64_t inflight_bytes;
     uint64_t bytes; /* of everything in both lists */
     uint64_t next_seq;
@@ -314,7 +317,7 @@ struct shard {
     uint32_t ndirty;
     struct link *doomed;
     struct link *paused;
-    struct link *lingering;   /* waiting for their peers to read our last words */
+    struct link *lingering; /* waiting for their peers to read our last words */
     struct delivery *jobs, **jobs_last;
     struct replay *replays, **replays_last; /* running */
     struct client *dying;

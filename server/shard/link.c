@@ -447,6 +447,9 @@ void link_flush(struct shard *sh, struct link *l)
     if (l->client != NULL && !link_is_full(sh, l)) {
         outq_pump(sh, l->client);
     }
+    if (l->readable || l->unparsed) {
+        link_ready(sh, l); /* it may have been clogged */
+    }
 }
 
 /* ---- input ---- */
@@ -509,9 +512,20 @@ static enum frame_rc next_frame(const struct shard *sh, const struct link *l, st
                                   : frame_next(in, max_packet(sh), f, why);
 }
 
+/* Output that only answers can have brought this far: its client sends and does not read. */
+static bool is_clogged(const struct shard *sh, const struct link *l)
+{
+    return l->conn.blocked && l->conn.out_n >= CLOGGED_FACTOR * sh->cfg->output_buffer_limit;
+}
+
+static bool may_read(const struct shard *sh, const struct link *l)
+{
+    return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS && !is_clogged(sh, l);
+}
+
 static bool may_parse(const struct shard *sh, const struct link *l)
 {
-    return l->state == LINK_OPEN && !l->is_paused && sh->budget > 0 && l->nacks < PENDING_ACKS;
+    return sh->budget > 0 && may_read(sh, l);
 }
 
 /* Handles whole packets of `in`; *want becomes the size of the one it ends in. Returns the bytes
@@ -592,13 +606,12 @@ bool link_parse(struct shard *sh, struct link *l)
     size_t got;
 
     if (l->unparsed && may_parse(sh, l) && !parse_span(sh, l, conn_kept(&l->conn))) {
-        return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS;
+        return may_read(sh, l);
     }
     while (l->readable && total < TURN_READ_BYTES && may_parse(sh, l) && read_once(sh, l, &got)) {
         total += got;
     }
     /* Unread bytes, or packets kept because the budget ran out. A pause or the store wake it
      * themselves. */
-    return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS &&
-           (l->readable || l->unparsed);
+    return may_read(sh, l) && (l->readable || l->unparsed);
 }

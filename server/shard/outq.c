@@ -387,12 +387,14 @@ static bool pump_queue(struct shard *sh, struct client *c)
     if (has_expired(sh, o)) {
         shard_count(sh, METRIC_DROPPED_EXPIRED, 1);
         list_remove(&q->queue, o);
+        q->queued_qos0 -= o->qos == 0;
         ticket_entry_del(sh, c, o);
         out_free(sh, q, o);
         return true;
     }
     if (o->qos == 0) {
         list_remove(&q->queue, o);
+        q->queued_qos0--;
         send_qos0(sh, c, o);
         return true;
     }
@@ -556,7 +558,8 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
     struct outq *q;
     struct out_msg *o;
 
-    if ((c->out == NULL || c->out->queue.first == NULL) && can_send(sh, c)) {
+    /* Not behind messages that wait for the window: QoS 0 has none. */
+    if ((c->out == NULL || c->out->queued_qos0 == 0) && can_send(sh, c)) {
         (void)encode_publish(sh, c->link, e);
         return;
     }
@@ -578,6 +581,7 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
         return;
     }
     list_append(&q->queue, o);
+    q->queued_qos0++;
 }
 
 void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
