@@ -92,10 +92,110 @@ bool store_keeps(const struct store *s);
 enum store_rc store_submit(struct store *s, struct store_unit *u)
     __attribute__((warn_unused_result));
 
+/* ---- the durable store ---- */
+
+struct store_options {
+    const char *dir;    /* holds the environments journal/ and state/; made if missing, mode 0750 */
+    uint64_t state_map; /* bytes of address space reserved; halved while the kernel refuses */
+    uint64_t journal_map;
+    uint64_t fold_bytes;      /* journal size that starts a fold */
+    uint64_t fold_records;    /* likewise records */
+    uint32_t fold_ms;         /* or age */
+    uint32_t pace_us;         /* commits are at least this far apart below ~50,000 units a second */
+    int64_t (*boot_ms)(void); /* CLOCK_BOOTTIME; NULL: the system's. Operations speak this clock */
+    int64_t (*wall_ms)(void); /* the clock on disk; NULL: the system's */
+    void (*log)(void *arg, int level,
+                const char *text); /* progress, warnings; may be NULL; any thread */
+    void *log_arg;
+};
+
+/*
+ * Opens or makes the store, replays what the last run left, starts the threads. On failure *out is
+ * NULL and err says which file and why (damaged, of a newer version, locked by another process:
+ * never a silent new start).
+ */
+enum store_rc store_open(const struct store_options *o, struct store **out, char *err, size_t cap)
+    __attribute__((warn_unused_result));
+
+/* One id above every session, body and unit the store knows or has known. */
+uint64_t store_first_free_id(const struct store *s);
+
+struct store_session {
+    uint64_t session;
+    struct store_bytes client_id;
+    uint32_t expiry_s;
+    int64_t disconnected_ms; /* CLOCK_BOOTTIME, may be negative; of the crash or stop for those then
+                                connected */
+    uint64_t next_seq;       /* one above the highest seq ever used */
+    uint64_t first_seq;      /* of the oldest entry; next_seq if there is none */
+    uint64_t count;          /* entries */
+    uint64_t bytes;          /* of their bodies */
+};
+
+/* Everything but the queues, once, before the first submit. A callback that returns false ends it
+ * with ST_NOMEM. Views are valid during the call. */
+struct store_load {
+    void *arg;
+    bool (*session)(void *arg, const struct store_session *s);
+    bool (*sub)(void *arg, uint64_t session, struct store_bytes filter, uint8_t flags,
+                uint32_t sub_id);
+    bool (*inbound)(void *arg, uint64_t session, uint16_t packet_id);
+    bool (*will)(void *arg, const struct store_op *will);         /* as ST_WILL_PUT had it */
+    bool (*retained)(void *arg, const struct store_op *retained); /* as ST_RETAINED_PUT had it */
+};
+enum store_rc store_load(struct store *s, const struct store_load *l)
+    __attribute__((warn_unused_result));
+
+/* One queued message as it stands in the store. */
+struct store_entry {
+    uint64_t seq;
+    uint64_t body;
+    uint32_t number; /* subscription id */
+    uint16_t packet_id;
+    uint8_t flags; /* of ST_ENTRY_PUT */
+    uint8_t step;  /* flags of the last ST_ENTRY_STEP: bit 0: PUBREC received */
+    int64_t expires_ms;
+    struct store_bytes name, data, props; /* the body; valid until the page is freed */
+};
+
+/* A page of a session's queue: request and answer in one. */
+struct store_page {
+    struct store_page *next;            /* the store's */
+    void (*done)(struct store_page *p); /* a thread of the store's; must only hand over */
+    uint64_t session;
+    uint64_t from_seq;    /* entries with this seq or above, in order, */
+    uint32_t max_entries; /* at most so many */
+    size_t max_bytes;     /* and about so many bytes of bodies (one is always given) */
+    /* the answer */
+    enum store_rc rc;
+    bool more;
+    uint32_t n;
+    struct store_entry *entries; /* owned by the page */
+    void *memory;                /* likewise */
+};
+/* Sees every unit that was submitted before it by the same thread. done() is called exactly once.
+ */
+enum store_rc store_read(struct store *s, struct store_page *p) __attribute__((warn_unused_result));
+void store_page_free(struct store_page *p); /* the answer's memory; p itself is the caller's */
+
+/* Ends folding for a backup and goes on again; see noctule-store. */
+enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_t cap);
+
 struct store_stats {
     uint64_t units;
     uint64_t ops[ST_OP_KINDS];
     uint64_t pending; /* units taken and not answered yet */
+    uint64_t commits;
+    uint64_t records;       /* written to the journal */
+    uint64_t annihilated;   /* records that met their removal before the disk */
+    uint64_t journal_bytes; /* not folded yet */
+    uint64_t journal_records;
+    uint64_t folds;
+    uint64_t fold_us;       /* the last one */
+    uint64_t commit_us[24]; /* histogram: bucket i counts commits of [2^i, 2^(i+1)) us */
+    bool refusing; /* below the watermark or failed: new durable work is refused (ST_NOSPACE, ST_IO)
+                    */
+    enum store_rc health;
 };
 void store_stats(struct store *s, struct store_stats *out);
 
