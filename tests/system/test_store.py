@@ -151,7 +151,8 @@ class Delay(BrokerTest):
         """Its answer has nowhere to go; the message arrives."""
         self.durable("left", ("left/t", 1)).disconnect()
         p = self.connect("leaver")
-        p.send(publish("left/t", "x", 1, 7))
+        p.send(publish("left/t", "x", 1, 7), pingreq())
+        p.expect(pingresp())
         p.reset()
         p = self.connect("leaver")
         p.expect_nothing(2 * DELAY)  # no PUBACK of an older connection

@@ -45,16 +45,21 @@ class TopicNames(BrokerTest):
         s.settle(s.expect_publish(topic, "x", 1))
 
     def test_levels(self):
-        """More than 200 levels end the connection, 200 do not."""
+        """A name of more than 200 levels ends the connection, 200 do not."""
         s = self.connect().subscribe(("/" * 199, 0))
         self.connect().publish("/" * 199, "x", 1)
         s.expect_publish("/" * 199, "x")
         for levels in (202, 1000, 65535):
             with self.subTest(levels=levels):
                 self.refuse("/" * levels, 1)
-                c = self.connect()
-                c.try_send(subscribe(1, ("/" * levels, 0)))
-                c.expect_closed()
+
+    @deviates("closes the connection")
+    def test_levels_of_filters(self):
+        """A filter over the limit gets a failure code."""
+        c = self.connect()
+        c.subscribe(("/" * 199, 0), codes=[0])
+        for levels in (202, 1000, 65535):
+            c.subscribe(("/" * levels, 0), codes=[0x80])
 
 
 class Filters(BrokerTest):
@@ -86,14 +91,25 @@ class Filters(BrokerTest):
                 s.expect(pingresp())
                 s.unsubscribe(f)
 
-    def test_illegal(self):
-        """[MQTT-4.7.1-2, 4.7.1-3, 4.7.3-1..2, 1.5.3-1] the connection ends."""
-        for f in ("", "#/a", "a/#/b", "a#", "a/b#", "#b", "a+", "+a", "a/+b", "a/b+/c", "++", b"a\0",
-                  b"\xed\xa0\x80", b"\xff"):
+    def test_malformed(self):
+        """[MQTT-4.7.3-1..2, 1.5.3-1..2] the connection ends."""
+        for f in ("", b"a\0", b"\xed\xa0\x80", b"\xff", b"a/\xc3"):
             with self.subTest(filter=f):
                 c = self.connect()
                 c.try_send(subscribe(1, (f, 0)))
                 c.expect_closed()
+
+    @deviates("closes the connection")
+    def test_misplaced_wildcards(self):
+        """[MQTT-4.7.1-2, 4.7.1-3] a failure code in its place; the packet's other filters count."""
+        c = self.connect()
+        bad = ("#/a", "a/#/b", "a#", "a/b#", "#b", "a+", "+a", "a/+b", "a/b+/c", "++", "+#", "#+", "##")
+        for f in bad:
+            with self.subTest(filter=f):
+                c.subscribe((f, 2), codes=[0x80])
+        c.subscribe(("mis/a", 1), ("mis/#/x", 2), ("mis/b", 0), codes=[1, 0x80, 0])
+        self.connect().publish("mis/b", "x", 1).publish("mis/a", "y", 1)
+        self.assertEqual([m.payload for m in c.take(2)], [b"x", b"y"])
 
     def test_all_matching_subscribers(self):
         """Over all shards, each once."""
@@ -130,7 +146,7 @@ class Subscribe(BrokerTest):
                            ("identifier 0", subscribe(0, ("a", 0))),
                            ("no identifier", packet(0x82, b"")),
                            ("no option", packet(0x82, u16(1) + field("a"))),
-                           ("second one bad", subscribe(1, ("a", 0), ("a/#/b", 0)))):
+                           ("second one bad", subscribe(1, ("a", 0), (b"\xff", 0)))):
             with self.subTest(name):
                 c = self.connect()
                 c.try_send(data)

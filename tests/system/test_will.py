@@ -35,7 +35,7 @@ class Wills(BrokerTest):
     def test_on_protocol_error(self):
         """[MQTT-4.8.0-1] the broker's own close counts."""
         w = self.watch("will/err/+")
-        for i, data in enumerate((b"\0\0", publish("a/#", "x"), subscribe(1, ("a/#/b", 0)), b"\x36\0",
+        for i, data in enumerate((b"\0\0", publish("a/#", "x"), subscribe(1, ("a", 3)), b"\x36\0",
                                   b"\xC0\x80\x80\x80\x80\x01")):
             c = self.connect(will=Will("will/err/%d" % i, "gone"))
             c.try_send(data)
