@@ -3,6 +3,7 @@
 
 import os
 import re
+import select
 import sys
 import threading
 import time
@@ -97,6 +98,38 @@ class Slow(BrokerTest):
         self.connect().publish("other/t", "x", 1)
         other.settle(other.expect_publish("other/t", "x"))
         self.assertLess(self.broker.status_kb("VmRSS"), 128 * 1024 * SLOW)
+
+
+class Budget(BrokerTest):
+    """memory_limit holds all queues together, whatever the limits of each are."""
+
+    config = "memory_limit 24M\nmax_queued_messages 0\nmax_queued_bytes 0"
+    FLOOD = 120  # MB
+
+    @ours("mosquitto's memory_limit counts everything it allocates, and ends what it is doing")
+    def test_flood_for_the_absent(self):
+        for i in range(4):
+            self.connect("absent-%d" % i, clean=False).subscribe(("flood/%d" % i, 1)).disconnect()
+        before = self.broker.status_kb("VmRSS")
+        for i in range(4):
+            p = self.connect("flooder-%d" % i)
+            p.sock.settimeout(2.0 * SLOW)
+            data = publish("flood/%d" % i, bytes(10000), 1, 1) * 100
+            try:
+                for _ in range(self.FLOOD // 4):
+                    p.sock.sendall(data)
+                    while select.select([p.sock], [], [], 0)[0]:
+                        if not p.sock.recv(1 << 16):
+                            raise OSError("closed")
+            except OSError:
+                pass  # not read any more, or disconnected
+            p.close()
+        self.assertLess(self.broker.status_kb("VmRSS") - before, 64 * 1024 * SLOW)
+        for i in range(4):  # the end of the sessions frees their queues
+            self.connect("absent-%d" % i, clean=True).disconnect()
+        s = self.connect().subscribe(("calm/t", 1))
+        self.connect().publish("calm/t", "x", 1)
+        s.settle(s.expect_publish("calm/t", "x"))
 
 
 class Descriptors(unittest.TestCase):

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib
 from broker import *  # noqa: E402,F403
 from wire import *  # noqa: E402,F403
 
-DELAY = 0.3
+DELAY = 0.3 * SLOW
 SOON = 0.2 * SLOW
 
 

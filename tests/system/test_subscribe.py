@@ -253,6 +253,36 @@ class Unsubscribe(BrokerTest):
         s.expect_nothing()
 
 
+class Bridge(BrokerTest):
+    """The high bit of the level: another broker's bridge."""
+
+    def bridge(self, version=4, **fields):
+        c = self.client(version)
+        c.send(connect("bridge-%d" % version, version=version, level=0x80 | version, **fields))
+        c.expect_type(CONNACK)
+        return c
+
+    def test_own_messages_do_not_come_back(self):
+        for version in (3, 4):
+            c = self.bridge(version).subscribe(("br/#", 1))
+            other = self.connect().subscribe(("br/t", 1))
+            c.publish("br/t", "x", 1).publish("br/t", "y", 0)
+            self.assertEqual([m.payload for m in other.take(2)], [b"x", b"y"])
+            c.expect_nothing()
+            other.unsubscribe("br/t")
+            other.publish("br/t", "z", 1)
+            c.settle(c.expect_publish("br/t", "z", 1))
+            c.unsubscribe("br/#")
+
+    def test_retain_flag_is_kept(self):
+        c = self.bridge().subscribe(("brr/t", 1))
+        p = self.connect().publish("brr/t", "x", 1, retain=True)
+        c.settle(c.expect_publish("brr/t", "x", 1, retain=True))
+        p.publish("brr/t", "y", 1, retain=False)
+        c.settle(c.expect_publish("brr/t", "y", 1, retain=False))
+        p.publish("brr/t", "", 1, retain=True)
+
+
 class System(BrokerTest):
     def test_clients_cannot_publish_below_sys(self):
         """Not delivered and not retained; the answer comes all the same in 3.1.1."""
