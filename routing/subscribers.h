@@ -21,6 +21,7 @@ struct sub_options {
     bool no_local;
     bool retain_as_published;
     bool durable; /* the owner's session is durable: the filter's interest is TREE_DURABLE */
+    bool shared;  /* a member of a group, under its full text; shares.h counts it */
     uint8_t retain_handling;
     uint32_t id; /* v5 subscription identifier, 0: none */
 };

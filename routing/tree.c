@@ -569,8 +569,7 @@ struct tree_node *tree_set(struct tree *t, const char *filter, size_t n, unsigne
     pthread_mutex_lock(&t->lock);
     node = reach(t, filter, n);
     if (node != NULL && !change(t, node, shard, kinds)) {
-        prune(t, node);
-        node = NULL;
+        node = NULL; /* the list was full: it is no new node, and stays */
     }
     if (node != NULL) {
         *id = node->id;

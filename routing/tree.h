@@ -24,13 +24,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TREE_MAX_SHARDS 256u
+#define TREE_MAX_SHARDS 320u /* a multiple of 64 */
+#define TREE_GROUPS     256u /* stands for the shared groups of a filter, in the place of a shard: shares.h */
 
 /* Kinds of interest, as bits. */
 enum {
     TREE_PLAIN = 1,
     TREE_DURABLE = 2, /* at least one durable session: a publish there carries a ticket */
-    TREE_SHARED = 4,  /* used by shared subscription groups */
+    TREE_SHARED = 4,  /* TREE_GROUPS only: there are shared subscriptions to this filter */
 };
 
 struct tree;

@@ -261,6 +261,19 @@ static void note(struct model *m, const char *filter, struct message **out, size
     }
 }
 
+/* What was there all the time came once if it matches; nothing came twice. */
+static unsigned count_wrong(const struct model *m, const char *filter, size_t n)
+{
+    unsigned wrong = 0;
+
+    for (unsigned i = 0; i < m->n; i++) {
+        unsigned wanted = topic_matches(filter, n, m->text[i], strlen(m->text[i])) ? 1 : 0;
+
+        wrong += m->times[i] > 1 || (m->stable[i] && m->times[i] != wanted);
+    }
+    return wrong;
+}
+
 /* One replay; in between `changes` random changes after each step. */
 static void check_replay(struct model *m, struct retained *r, uint64_t *rng, size_t step,
                          unsigned changes)
@@ -282,13 +295,7 @@ static void check_replay(struct model *m, struct retained *r, uint64_t *rng, siz
         }
     }
     retained_cursor_destroy(c);
-    for (unsigned i = 0; i < m->n; i++) {
-        CU_ASSERT(m->times[i] <= 1);
-        if (m->stable[i]) {
-            CU_ASSERT_EQUAL(m->times[i],
-                            topic_matches(filter, n, m->text[i], strlen(m->text[i])) ? 1 : 0);
-        }
-    }
+    CU_ASSERT_EQUAL(count_wrong(m, filter, n), 0);
 }
 
 static void run_model(unsigned stripes)
@@ -299,12 +306,12 @@ static void run_model(unsigned stripes)
 
     memset(&m, 0, sizeof(m));
     model_texts(&m, &rng);
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < 800; i++) {
         model_change(&m, r, &rng);
         model_change(&m, r, &rng);
         check_replay(&m, r, &rng, 1 + words_below(&rng, 16), 0);
     }
-    for (int i = 0; i < 1500; i++) {
+    for (int i = 0; i < 800; i++) {
         check_replay(&m, r, &rng, 1 + words_below(&rng, 16), 1 + words_below(&rng, 8));
     }
     retained_destroy(r);

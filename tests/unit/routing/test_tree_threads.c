@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define ROUNDS 4000
@@ -60,10 +61,39 @@ static void *reader(void *arg)
     return NULL;
 }
 
+#define CROWDED 6u
+static const char *const crowded[CROWDED] = {"a", "b", "+", "#", "b/+", "a/#"};
+
+/* Three more shards at filters that come up often: with the writers' the lists go to arrays and
+ * back. */
+static void crowd(struct tree *t, struct tree_node **nodes, unsigned kinds)
+{
+    for (unsigned i = 0; i < CROWDED * 3; i++) {
+        const char *filter = crowded[i % CROWDED];
+        uint64_t id;
+
+        if (kinds == 0) {
+            (void)tree_change(t, nodes[i], 10 + i / CROWDED, 0);
+        } else {
+            nodes[i] = tree_set(t, filter, strlen(filter), 10 + i / CROWDED, kinds, &id);
+            UNIT_NEED(nodes[i] != NULL);
+        }
+    }
+}
+
 struct writer {
     struct room *room;
     unsigned shard;
 };
+
+static size_t random_filter(uint64_t *rng, char *text)
+{
+    if (words_below(rng, 2) == 0) {
+        strcpy(text, crowded[words_below(rng, CROWDED)]);
+        return strlen(text);
+    }
+    return words_text(rng, true, text);
+}
 
 /* A shard that subscribes and unsubscribes at random. */
 static void *writer(void *arg)
@@ -77,7 +107,7 @@ static void *writer(void *arg)
     rcu_register();
     for (int i = 0; s != NULL && i < ROUNDS; i++) {
         uint32_t o = words_below(&rng, 3);
-        size_t n = words_text(&rng, true, text);
+        size_t n = random_filter(&rng, text);
         struct sub_options opts = {.durable = words_below(&rng, 2) == 0};
         struct sub *sub = subscribers_find(s, o + 1, text, n);
 
@@ -98,6 +128,7 @@ static void *writer(void *arg)
 
 static void test_readers_and_writers(void)
 {
+    struct tree_node *nodes[CROWDED * 3];
     struct room r = {0};
     struct writer w[3];
     pthread_t readers[2];
@@ -107,6 +138,7 @@ static void test_readers_and_writers(void)
     r.tree = tree_create();
     UNIT_NEED(r.tree != NULL);
     UNIT_NEED(tree_set(r.tree, "a/+", 3, 0, TREE_PLAIN, &r.stable_id) != NULL);
+    crowd(r.tree, nodes, TREE_SHARED);
     for (unsigned i = 0; i < 2; i++) {
         UNIT_NEED(pthread_create(&readers[i], NULL, reader, &r) == 0);
     }
@@ -121,6 +153,7 @@ static void test_readers_and_writers(void)
     for (unsigned i = 0; i < 2; i++) {
         pthread_join(readers[i], NULL);
     }
+    crowd(r.tree, nodes, 0);
     CU_ASSERT_EQUAL(atomic_load(&r.bad), 0);
     CU_ASSERT(atomic_load(&r.matches) > 0);
     rcu_drain();
