@@ -50,7 +50,8 @@ bool shares_pick_other(const struct share_group *g, const bool *tried, bool onli
 /* Whether another shard than this has a connected member. */
 bool shares_online_elsewhere(const struct share_group *g, unsigned shard);
 
-/* A number that goes up with every call, for the turn among one shard's members. Only by that shard. */
+/* A number that goes up with every call, for the turn among one shard's members. Only by that
+ * shard. */
 uint32_t shares_turn(struct share_group *g, unsigned shard);
 
 size_t shares_count(const struct shares *s); /* members in all */

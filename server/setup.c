@@ -155,20 +155,25 @@ static bool start_shards(struct broker *br, const struct config *config)
 static bool open_listeners(struct broker *br, const struct config *config)
 {
     char err[512];
+    size_t open = 0;
 
     br->listeners = calloc(config->nlisteners, sizeof(*br->listeners));
     if (br->listeners == NULL) {
         return false;
     }
     for (size_t i = 0; i < config->nlisteners; i++) {
+        br->nlisteners++;
         if (listener_open(&br->listeners[i], &config->listeners[i], (unsigned)i, config,
-                          br->shared.log, err, sizeof(err)) != 0) {
+                          br->shared.log, err, sizeof(err)) == 0) {
+            open++;
+        } else if (config->listeners[i].optional) {
+            log_warning(br->shared.log, "%s", err); /* one half of the loopback pair */
+        } else {
             log_error(br->shared.log, "%s", err);
             return false;
         }
-        br->nlisteners++;
     }
-    return true;
+    return open > 0;
 }
 
 static bool start_acceptors(struct broker *br, const struct config *config)
@@ -211,7 +216,8 @@ static bool make_shared(struct broker *br, const struct config *config, struct l
     b->tree = tree_create();
     b->retained = retained_create(RETAINED_STRIPES, config->max_retained_messages,
                                   config->max_retained_bytes, rng_u64());
-    return b->tree != NULL && b->retained != NULL &&
+    b->shares = b->tree == NULL ? NULL : shares_create(b->tree, config->shards);
+    return b->tree != NULL && b->retained != NULL && b->shares != NULL &&
            store_open_memory(config->store_delay, &b->store) == ST_OK;
 }
 
@@ -322,6 +328,8 @@ int setup_stop(struct broker *br)
     stop_acceptors(br);
     stop_housekeeper(br);
     stop_shards(br);
+    rcu_drain();
+    shares_destroy(br->shared.shares);
     if (br->shared.tree != NULL) {
         tree_destroy(br->shared.tree);
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sys_topic.h - topics that clients may not publish to: $SYS/..., but for the state topics of bridges. Pure.
+ * sys_topic.h - topics that clients may not publish to: $share/... and $SYS/..., but for the state
+ * topics of bridges. Pure.
  */
 #ifndef NOCTULE_BASE_SYS_TOPIC_H
 #define NOCTULE_BASE_SYS_TOPIC_H
@@ -9,6 +10,7 @@
 
 #define SYS_TOPIC_PREFIX       "$SYS/"
 #define SYS_TOPIC_STATE_PREFIX "$SYS/broker/connection/"
+#define SYS_TOPIC_SHARE_PREFIX "$share/" /* only filters begin so */
 #define SYS_TOPIC_STATE_SUFFIX "/state"
 
 static inline bool sys_topic_begins(struct span s, const char *with)
@@ -23,7 +25,13 @@ static inline bool sys_topic_is_reserved(struct span topic)
     size_t prefix_n = strlen(SYS_TOPIC_STATE_PREFIX);
     size_t suffix_n = strlen(SYS_TOPIC_STATE_SUFFIX);
 
-    if (topic.n == 0 || topic.p[0] != '$' || !sys_topic_begins(topic, SYS_TOPIC_PREFIX)) {
+    if (topic.n == 0 || topic.p[0] != '$') {
+        return false;
+    }
+    if (sys_topic_begins(topic, SYS_TOPIC_SHARE_PREFIX)) {
+        return true;
+    }
+    if (!sys_topic_begins(topic, SYS_TOPIC_PREFIX)) {
         return false;
     }
     return !(sys_topic_begins(topic, SYS_TOPIC_STATE_PREFIX) && topic.n > prefix_n + suffix_n &&

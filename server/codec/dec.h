@@ -15,7 +15,7 @@ enum dec_rc {
     DEC_PROTOCOL,            /* 0x82; v3: close */
     DEC_UNSUPPORTED_VERSION, /* CONNECT only: protocol name is fine, the level is not one of ours */
     DEC_BAD_PROTOCOL_NAME,   /* CONNECT only: neither MQTT nor MQIsdp; close without an answer */
-    DEC_TOPIC_FILTER,        /* 0x8F: a filter with U+0000 or of no length (v3: close) */
+    DEC_TOPIC_FILTER,        /* 0x8F: a filter of no length (v3: close) */
     DEC_TOPIC_NAME, /* 0x90: likewise a topic name or response topic, or one with wildcards */
 };
 

@@ -78,8 +78,10 @@ static inline enum dec_rc topic_name_check(struct span s, const char **why)
     if (found & UTF8_ILL_FORMED) {
         return dec_fail(DEC_MALFORMED, why, "topic name is not UTF-8");
     }
-    return dec_fail(DEC_TOPIC_NAME, why,
-                    found & UTF8_NUL ? "U+0000 in a topic name" : "wildcard in a topic name");
+    if (found & UTF8_NUL) {
+        return dec_fail(DEC_MALFORMED, why, "U+0000 in a topic name"); /* [MQTT-1.5.4-2] */
+    }
+    return dec_fail(DEC_TOPIC_NAME, why, "wildcard in a topic name");
 }
 
 static inline uint8_t *put_u8(uint8_t *p, uint8_t v)

@@ -43,7 +43,7 @@ static enum dec_rc check_filter(struct span s, const char **why)
         return dec_fail(DEC_MALFORMED, why, "topic filter is not UTF-8"); /* [MQTT-3.8.3-1] */
     }
     if (found & UTF8_NUL) {
-        return dec_fail(DEC_TOPIC_FILTER, why, "U+0000 in a topic filter"); /* [MQTT-4.7.3-2] */
+        return dec_fail(DEC_MALFORMED, why, "U+0000 in a topic filter"); /* [MQTT-1.5.4-2] */
     }
     return DEC_OK;
 }
@@ -55,10 +55,10 @@ static enum dec_rc check_options(uint8_t options, enum mqtt_version v, const cha
                         "reserved bits in the subscription options"); /* [MQTT-3.8.3-5] */
     }
     if ((options & OPTION_QOS) == 3) {
-        return dec_fail(DEC_MALFORMED, why, "subscription with QoS 3");
+        return dec_fail(DEC_PROTOCOL, why, "subscription with QoS 3"); /* [MQTT 5.0, 3.8.3.1] */
     }
     if ((options & OPTION_HANDLING) == OPTION_HANDLING) {
-        return dec_fail(DEC_MALFORMED, why, "subscription with retain handling 3");
+        return dec_fail(DEC_PROTOCOL, why, "subscription with retain handling 3");
     }
     return DEC_OK;
 }

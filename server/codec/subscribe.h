@@ -29,7 +29,7 @@ struct subscribe_item {
     uint8_t retain_handling;  /* v5: 0, 1, 2 */
 };
 
-/* Option byte: QoS 3, reserved bits, retain handling 3 are malformed; 3.x allows the QoS bits only.
+/* Option byte: reserved bits are malformed, QoS 3 and retain handling 3 a protocol error; 3.x allows the QoS bits only.
  */
 enum dec_rc subscribe_decode(struct subscribe *out, struct span body, enum mqtt_version v,
                              const char **why);

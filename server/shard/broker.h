@@ -8,6 +8,7 @@
 #define NOCTULE_SHARD_BROKER_H
 
 #include "routing/retained.h"
+#include "routing/shares.h"
 #include "routing/tree.h"
 #include "server/base/clock.h"
 #include "server/base/hash.h"
@@ -24,6 +25,7 @@ struct broker_shared {
         *_Atomic config; /* replaced by a reload (release), read once a turn (acquire) */
     struct tree *tree;
     struct retained *retained;
+    struct shares *shares;
     struct store *store;
     struct log *log;
     const struct clock *clock;

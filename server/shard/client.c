@@ -103,6 +103,7 @@ static void leave_table(struct shard *sh, struct client *c)
 static void release(struct shard *sh, struct client *c)
 {
     timer_cancel(&sh->wheel, &c->timer);
+    outq_move_shared(sh, c, true);
     replay_forget(sh, c);
     outq_free(sh, c);
     idset_free(&c->in_ids);
@@ -112,9 +113,9 @@ static void release(struct shard *sh, struct client *c)
 void client_end(struct shard *sh, struct client *c)
 {
     assert(c->link == NULL && !c->dying);
+    c->dying = true; /* gets nothing more, not even what it gives back now */
     release(sh, c);
     leave_table(sh, c);
-    c->dying = true;
     c->dying_next = sh->dying;
     sh->dying = c;
 }
@@ -129,8 +130,7 @@ bool client_bury(struct shard *sh)
             if (left-- == 0) {
                 return true;
             }
-            subscribers_remove(sh->subs, &c->subs, c->subs.first);
-            shard_count(sh, METRIC_SUBSCRIPTIONS, -1);
+            share_remove_sub(sh, c, c->subs.first);
         }
         sh->dying = c->dying_next;
         free(c);
@@ -227,6 +227,7 @@ void client_detach(struct shard *sh, struct client *c, bool publish_will)
     int64_t will_ms = sh->now_ms;
 
     shard_count(sh, METRIC_CLIENTS_CONNECTED, -1);
+    share_set_online(sh, c, false);
     if (!publish_will) {
         will_free(&c->will);
     } else if (c->will != NULL) {
@@ -240,6 +241,7 @@ void client_detach(struct shard *sh, struct client *c, bool publish_will)
         return;
     }
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
+    outq_move_shared(sh, c, false);
     c->expires_ms = session_end_ms(sh, c);
     if (will_ms <= sh->now_ms) {
         will_publish(sh, c);

@@ -105,6 +105,7 @@ static void adopt(struct shard *sh, struct client *c, struct link *l, const stru
     l->plain_out = listener_conf(l->listener)->mount_point == NULL &&
                    (l->v5 == NULL || (l->v5->alias_out == NULL && l->v5->max_packet == 0));
     shard_count(sh, METRIC_CLIENTS_CONNECTED, 1);
+    share_set_online(sh, c, true);
 }
 
 static void say_connected(struct shard *sh, const struct link *l, const struct handover *h)

@@ -75,37 +75,50 @@ static void answer(struct shard *sh, struct link *l, enum mqtt_type type, uint16
     }
 }
 
-/* The filter with its listener's mount point in front; buf has TOPIC_TEXT_MAX bytes. False: too
- * long. */
-static bool mounted(const struct link *l, struct span filter, char *buf, struct span *out)
+/* A filter as it is kept: the text with the listener's mount point, and for a shared one the part
+ * behind the group. */
+struct placed {
+    struct span text;   /* "$share/group/" included */
+    struct span filter; /* what topics are matched against */
+    bool shared;
+};
+
+/* Takes the text apart and checks it; buf has TOPIC_TEXT_MAX bytes. False: invalid, or too long
+ * with the mount point. */
+static bool place(const struct shard *sh, const struct link *l, struct span text, char *buf,
+                  struct placed *out)
 {
     const char *mount = listener_conf(l->listener)->mount_point;
-    size_t n = mount == NULL ? 0 : strlen(mount);
+    size_t mount_n = mount == NULL ? 0 : strlen(mount);
+    const char *group;
+    const char *filter;
+    size_t group_n;
+    size_t filter_n;
+    size_t head; /* "$share/group/" */
 
-    *out = filter;
-    if (n == 0) {
-        return true;
-    }
-    if (n + filter.n > TOPIC_MAX) {
+    if (!topic_split_shared((const char *)text.p, text.n, &out->shared, &group, &group_n, &filter,
+                            &filter_n) &&
+        out->shared) {
         return false;
     }
-    memcpy(buf, mount, n);
-    memcpy(buf + n, filter.p, filter.n);
-    *out = span_of(buf, n + filter.n);
+    if (!out->shared) {
+        filter = (const char *)text.p;
+        filter_n = text.n;
+    }
+    if (!topic_filter_is_valid(filter, filter_n, sh->cfg->max_topic_levels) ||
+        text.n + mount_n > TOPIC_MAX) {
+        return false;
+    }
+    head = text.n - filter_n;
+    out->text = text;
+    if (mount_n > 0) {
+        memcpy(buf, text.p, head);
+        memcpy(buf + head, mount, mount_n);
+        memcpy(buf + head + mount_n, filter, filter_n);
+        out->text = span_of(buf, text.n + mount_n);
+    }
+    out->filter = span_of(out->text.p + head, out->text.n - head);
     return true;
-}
-
-static bool is_shared(struct span filter)
-{
-    bool shared;
-    const char *group;
-    const char *inner;
-    size_t group_n;
-    size_t inner_n;
-
-    (void)topic_split_shared((const char *)filter.p, filter.n, &shared, &group, &group_n, &inner,
-                             &inner_n);
-    return shared;
 }
 
 static uint8_t failure(const struct link *l, enum mqtt_reason reason)
@@ -148,51 +161,81 @@ static bool add_replay(struct shard *sh, struct client *c, struct sub *sub, stru
     return true;
 }
 
+/* 3.x clients have no code for it: a malformed filter ends the connection, as they know it from
+ * their brokers. */
+static uint8_t invalid_filter(struct shard *sh, struct link *l)
+{
+    if (l->version != MQTT_5) {
+        handle_malformed(sh, l, DEC_TOPIC_FILTER, "invalid topic filter");
+    }
+    return failure(l, RC_TOPIC_FILTER_INVALID);
+}
+
+static struct sub_options options_of(const struct link *l, const struct subscribe *s,
+                                     const struct subscribe_item *item, const struct placed *at)
+{
+    const struct client *c = l->client;
+    uint8_t max_qos = (uint8_t)listener_conf(l->listener)->max_qos;
+
+    return (struct sub_options){.qos = item->qos < max_qos ? item->qos : max_qos,
+                                .no_local = item->no_local || (c->bridge && !at->shared),
+                                .retain_as_published = item->retain_as_published || c->bridge,
+                                .retain_handling = item->retain_handling,
+                                .durable = c->durable,
+                                .shared = at->shared,
+                                .id = s->props.subscription_id};
+}
+
+/* What follows when a subscription is there that was not, or is there again. False: no memory. */
+static bool settle(struct shard *sh, struct client *c, struct sub *sub, const struct placed *at,
+                   bool is_new, struct sub_progress *p)
+{
+    if (is_new) {
+        shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
+    }
+    if (at->shared) { /* no retained messages [MQTT-3.8.4-4 of 5.0, 4.8.2] */
+        return !is_new || share_join(sh, c, sub, at->filter);
+    }
+    return !wants_replay(sh, &sub->opts, is_new) || add_replay(sh, c, sub, p);
+}
+
 static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subscribe *s,
                              const struct subscribe_item *item, struct sub_progress *p)
 {
     struct client *c = l->client;
     uint32_t max = sh->cfg->max_subscriptions_per_client;
-    uint8_t max_qos = (uint8_t)listener_conf(l->listener)->max_qos;
-    struct sub_options o = {.qos = item->qos < max_qos ? item->qos : max_qos,
-                            .no_local = item->no_local || c->bridge,
-                            .retain_as_published = item->retain_as_published || c->bridge,
-                            .retain_handling = item->retain_handling,
-                            .durable = c->durable,
-                            .id = s->props.subscription_id};
-    struct span filter;
+    struct sub_options o;
+    struct placed at;
     struct sub *sub;
     enum subs_rc rc;
 
-    if (is_shared(item->filter)) {
-        return failure(l, RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+    if (!place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at)) {
+        return invalid_filter(sh, l);
     }
-    if (!topic_filter_is_valid((const char *)item->filter.p, item->filter.n,
-                               sh->cfg->max_topic_levels) ||
-        !mounted(l, item->filter, (char *)sh->scratch + READ_SCRATCH, &filter)) {
-        if (l->version != MQTT_5) { /* a malformed filter ends the connection, as 3.x users know it */
-            handle_malformed(sh, l, DEC_TOPIC_FILTER, "invalid topic filter");
-        }
-        return failure(l, RC_TOPIC_FILTER_INVALID);
+    if (at.shared && item->no_local) { /* [MQTT-3.8.3-4] */
+        handle_malformed(sh, l, DEC_PROTOCOL, "no local in a shared subscription");
+        return RC_PROTOCOL_ERROR;
     }
     if (max != 0 && c->subs.count >= max &&
-        subscribers_find(sh->subs, (uintptr_t)c, (const char *)filter.p, filter.n) == NULL) {
+        subscribers_find(sh->subs, (uintptr_t)c, (const char *)at.text.p, at.text.n) == NULL) {
         return failure(l, RC_QUOTA_EXCEEDED);
     }
-    rc = subscribers_put(sh->subs, &c->subs, (uintptr_t)c, (const char *)filter.p, filter.n, &o,
+    o = options_of(l, s, item, &at);
+    rc = subscribers_put(sh->subs, &c->subs, (uintptr_t)c, (const char *)at.text.p, at.text.n, &o,
                          &sub);
     if (rc == SUBS_NOMEM) {
         return failure(l, RC_UNSPECIFIED_ERROR);
     }
-    if (rc == SUBS_NEW) {
-        shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
-    }
-    if (wants_replay(sh, &o, rc == SUBS_NEW) && !add_replay(sh, c, sub, p)) {
+    if (!settle(sh, c, sub, &at, rc == SUBS_NEW, p)) {
+        if (rc == SUBS_NEW) {
+            sub->opts.shared = false; /* it did not join */
+            share_remove_sub(sh, c, sub);
+        }
         return failure(l, RC_UNSPECIFIED_ERROR);
     }
-    record_sub(p->ticket, c, &o, filter);
-    log_subscribe(sh->b->log, "%.*s %u %.*s", CLIENT_ARGS(c), o.qos, (int)filter.n,
-                  (const char *)filter.p);
+    record_sub(p->ticket, c, &o, at.text);
+    log_subscribe(sh->b->log, "%.*s %u %.*s", CLIENT_ARGS(c), o.qos, (int)at.text.n,
+                  (const char *)at.text.p);
     return o.qos;
 }
 
@@ -200,24 +243,25 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
                                struct sub_progress *p)
 {
     struct client *c = l->client;
-    struct span filter;
-    struct sub *sub = NULL;
+    struct placed at;
+    struct sub *sub;
     struct store_op *op;
 
-    if (mounted(l, item->filter, (char *)sh->scratch + READ_SCRATCH, &filter)) {
-        sub = subscribers_find(sh->subs, (uintptr_t)c, (const char *)filter.p, filter.n);
+    if (!place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at)) {
+        return invalid_filter(sh, l);
     }
+    sub = subscribers_find(sh->subs, (uintptr_t)c, (const char *)at.text.p, at.text.n);
     if (sub == NULL) {
         return RC_NO_SUBSCRIPTION_EXISTED;
     }
-    subscribers_remove(sh->subs, &c->subs, sub);
-    shard_count(sh, METRIC_SUBSCRIPTIONS, -1);
+    share_remove_sub(sh, c, sub);
     op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
     if (op != NULL) {
         op->session = c->session;
-        op->name = ticket_bytes(&p->ticket->part[0], filter.p, filter.n);
+        op->name = ticket_bytes(&p->ticket->part[0], at.text.p, at.text.n);
     }
-    log_unsubscribe(sh->b->log, "%.*s %.*s", CLIENT_ARGS(c), (int)filter.n, (const char *)filter.p);
+    log_unsubscribe(sh->b->log, "%.*s %.*s", CLIENT_ARGS(c), (int)at.text.n,
+                    (const char *)at.text.p);
     return RC_SUCCESS;
 }
 

@@ -15,6 +15,7 @@
 #include "routing/mailbox.h"
 #include "routing/match_cache.h"
 #include "routing/message.h"
+#include "routing/shares.h"
 #include "routing/subscribers.h"
 #include "server/base/timer_wheel.h"
 #include "server/codec/ack.h"
@@ -96,12 +97,19 @@ struct out_wait {
     struct out_msg *out;
 };
 
+/* What few messages have. */
+struct out_extra {
+    uint64_t group; /* the shared group it came through, 0: none */
+    uint32_t nids;  /* v5 subscription identifiers */
+    uint32_t ids[];
+};
+
 struct out_msg {
     struct out_msg *next, *prev; /* in the queue or in flight, in order */
     struct message *msg;         /* NULL once PUBREC came: the content is not needed again */
     struct out_wait *wait;       /* NULL: nothing to wait for */
     uint64_t seq;                /* the entry's number in the store; 0: none */
-    uint32_t *sub_ids;           /* v5; owned; sub_ids[0] is the number of ids that follow */
+    struct out_extra *extra;     /* owned; NULL: neither identifiers nor group */
     uint32_t bytes;              /* accounted for the session */
     uint16_t packet_id;
     uint8_t qos;
@@ -172,6 +180,7 @@ struct client {
     int64_t expires_ms; /* disconnected: end of the session; INT64_MAX: never */
     struct client *dying_next;
     uint32_t expiry_s;  /* v5; 3.x: 0 or never */
+    uint32_t nshared;   /* of its subscriptions, those to shared groups */
     uint32_t mark;      /* shard's mark when it was last collected for a delivery */
     uint32_t collected; /* its index there */
     uint32_t id_hash;
@@ -272,6 +281,7 @@ struct delivery {
 /* What one session gets of a message. */
 struct copy {
     struct client *client;
+    uint64_t group; /* shared group, 0: none */
     uint8_t qos;
     bool retain;
     uint32_t nids;
@@ -396,6 +406,12 @@ void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
                 const struct copy *copy);
 void outq_connected(struct shard *sh, struct client *c); /* a new connection: resume */
 void outq_pump(struct shard *sh, struct client *c); /* sends what the window and the socket allow */
+/* Hands the messages that came through shared groups to other members: those not sent, and of a
+ * session that ends also QoS 1 in flight [MQTT-4.8.2-4 ff.]. */
+void outq_move_shared(struct shard *sh, struct client *c, bool session_ends);
+bool outq_is_idle(const struct shard *sh,
+                  const struct client *c); /* connected, and could send at once */
+bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m);
 struct out_msg *outq_find(struct client *c, uint16_t packet_id);
 void outq_done(struct shard *sh, struct client *c,
                struct out_msg *o); /* fully acknowledged, or refused */
@@ -419,6 +435,7 @@ enum encode_rc {
 struct encode {
     struct message *msg;
     const uint32_t *ids; /* v5 subscription identifiers */
+    uint64_t group;      /* shared group, 0: none; not on the wire */
     uint32_t nids;
     uint16_t packet_id;
     uint8_t qos;
@@ -436,6 +453,21 @@ bool deliver_jobs(struct shard *sh); /* true: more to do */
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
+
+/* share.c */
+/* To a member of the group, here or elsewhere. part: NULL, or one for whoever takes it. Borrows m.
+ */
+void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
+                    struct ticket_part *part, bool own_by_mail);
+/* A message whose member has gone: to another one, if there is any. */
+void share_move(struct shard *sh, struct out_msg *o);
+bool share_has_others_online(const struct shard *sh, const struct client *c, uint64_t group);
+/* The client's memberships count as connected, or no more. */
+void share_set_online(struct shard *sh, struct client *c, bool online);
+/* Joins the group of a new subscription; false: no memory. */
+bool share_join(struct shard *sh, struct client *c, struct sub *sub, struct span filter);
+/* Removes any subscription, its membership included. */
+void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 
 /* route.c */
 struct route {

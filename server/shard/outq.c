@@ -169,14 +169,17 @@ static struct out_msg *out_create(struct shard *sh, struct outq *q, const struct
     if (o == NULL) {
         return NULL;
     }
-    if (e->nids > 0) {
-        o->sub_ids = malloc((1 + (size_t)e->nids) * sizeof(uint32_t));
-        if (o->sub_ids == NULL) {
+    if (e->nids > 0 || e->group != 0) {
+        o->extra = malloc(sizeof(*o->extra) + e->nids * sizeof(uint32_t));
+        if (o->extra == NULL) {
             free(o);
             return NULL;
         }
-        o->sub_ids[0] = e->nids;
-        memcpy(o->sub_ids + 1, e->ids, e->nids * sizeof(uint32_t));
+        o->extra->group = e->group;
+        o->extra->nids = e->nids;
+        if (e->nids > 0) {
+            memcpy(o->extra->ids, e->ids, e->nids * sizeof(uint32_t));
+        }
     }
     message_ref(e->msg, 1);
     o->msg = e->msg;
@@ -195,7 +198,7 @@ static void out_free(struct shard *sh, struct outq *q, struct out_msg *o)
     if (o->msg != NULL) {
         message_unref(o->msg);
     }
-    free(o->sub_ids);
+    free(o->extra);
     free(o);
 }
 
@@ -248,8 +251,8 @@ static bool has_expired(const struct shard *sh, const struct out_msg *o)
 static struct encode encode_of(const struct out_msg *o)
 {
     return (struct encode){.msg = o->msg,
-                           .ids = o->sub_ids == NULL ? NULL : o->sub_ids + 1,
-                           .nids = o->sub_ids == NULL ? 0 : o->sub_ids[0],
+                           .ids = o->extra == NULL ? NULL : o->extra->ids,
+                           .nids = o->extra == NULL ? 0 : o->extra->nids,
                            .packet_id = o->packet_id,
                            .qos = o->qos,
                            .retain = o->retain,
@@ -471,12 +474,24 @@ static void drop(struct shard *sh, struct client *c, enum metric why)
     }
 }
 
+bool outq_is_idle(const struct shard *sh, const struct client *c)
+{
+    const struct outq *q = c->out;
+
+    return can_send(sh, c) && (q == NULL || (q->queue.first == NULL && flight_has_room(sh, q)));
+}
+
 static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
 {
     const struct config *cfg = sh->cfg;
 
     return (cfg->max_queued_messages == 0 || q->queue.count < cfg->max_queued_messages) &&
            (cfg->max_queued_bytes == 0 || q->bytes + message_size(m) <= cfg->max_queued_bytes);
+}
+
+bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m)
+{
+    return c->out == NULL || queue_has_room(sh, c->out, m);
 }
 
 /* The entry and, where it has one, its packet id, in the publish's ticket. */
@@ -492,7 +507,7 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
         op->body = o->msg->body_id;
         op->packet_id = o->packet_id;
         op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
-        op->number = o->sub_ids == NULL ? 0 : o->sub_ids[1];
+        op->number = o->extra == NULL || o->extra->nids == 0 ? 0 : o->extra->ids[0];
         op->expires_ms = o->msg->expires_ms;
     }
     if (ticket_wait(part, c, o) && o->qos == 2 && o->packet_id != 0) {
@@ -591,6 +606,7 @@ void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
     struct encode e = {.msg = m,
                        .ids = copy->nids == 1 ? &copy->id : sh->ids + copy->ids_at,
                        .nids = copy->nids,
+                       .group = copy->group,
                        .qos = copy->qos,
                        .retain = copy->retain};
 
@@ -601,6 +617,47 @@ void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
         offer_qos0(sh, c, &e);
     } else {
         offer_acknowledged(sh, d, c, &e);
+    }
+}
+
+/* ---- messages of shared groups ---- */
+
+static bool may_move(const struct out_msg *o, bool session_ends)
+{
+    if (o->extra == NULL || o->extra->group == 0 || o->msg == NULL) {
+        return false;
+    }
+    /* QoS 2 once sent never moves [MQTT-4.8.2-5]; QoS 1 in flight when its session ends
+     * [MQTT-4.8.2-4]. */
+    return !o->sent || (session_ends && o->qos == 1);
+}
+
+void outq_move_shared(struct shard *sh, struct client *c, bool session_ends)
+{
+    struct outq *q = c->out;
+    struct out_msg *next;
+
+    if (q == NULL || c->nshared == 0) {
+        return;
+    }
+    for (struct out_msg *o = q->inflight.first; o != NULL; o = next) {
+        next = o->next;
+        if (may_move(o, session_ends) &&
+            (session_ends || share_has_others_online(sh, c, o->extra->group))) {
+            share_move(sh, o);
+            outq_done(sh, c, o);
+        }
+    }
+    for (struct out_msg *o = q->queue.first; o != NULL; o = next) {
+        next = o->next;
+        if (may_move(o, session_ends) &&
+            (session_ends || share_has_others_online(sh, c, o->extra->group))) {
+            share_move(sh, o);
+            list_remove(&q->queue, o);
+            q->queued_qos0 -= o->qos == 0;
+            ticket_entry_del(sh, c, o);
+            out_free(sh, q, o);
+        }
     }
 }
 

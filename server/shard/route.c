@@ -10,7 +10,24 @@
  */
 #include "server/shard/ticket.h"
 
+#include "server/base/sys_topic.h"
+
 #include <stdlib.h>
+
+/* Groups may come and go between two looks: the number seen first is a bound for the second. */
+static uint32_t count_groups(const struct shard *sh, const struct match *match,
+                             const struct match_target *t)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->count; i++) {
+        for (struct share_group *g = shares_of_filter(sh->b->shares, match->ids[t->first + i]);
+             g != NULL; g = shares_next(g)) {
+            n++;
+        }
+    }
+    return n;
+}
 
 /* What has to be on disk before the publisher gets its answer; NULL in *out: nothing. False: no
  * memory. */
@@ -26,7 +43,9 @@ static bool ticket_for(struct shard *sh, const struct route *r, const struct mat
         return true;
     }
     for (uint32_t i = 0; i < match->ntargets; i++) {
-        nparts += (match->targets[i].kinds & TREE_DURABLE) != 0;
+        nparts += match->targets[i].shard == TREE_GROUPS
+                      ? count_groups(sh, match, &match->targets[i])
+                      : (match->targets[i].kinds & TREE_DURABLE) != 0;
     }
     if (nparts == 1 && !inbound && m->number == 0) {
         return true; /* nobody durable: no entry, and the disk is not touched */
@@ -75,8 +94,8 @@ static void keep_retained(struct shard *sh, struct message *m)
     struct ticket *t;
     struct store_op *op;
 
-    if (!sh->keeps) {
-        return;
+    if (!sh->keeps || sys_topic_begins(span_of(message_topic(m), m->topic_n), SYS_TOPIC_PREFIX)) {
+        return; /* $SYS is never stored */
     }
     t = ticket_create(sh, 1);
     if (t == NULL) {
@@ -138,9 +157,39 @@ static void send_to(struct shard *sh, struct message *m, struct match *match, ui
     shard_push(sh, to, &d->mail);
 }
 
+/* One member of each group [MQTT-4.8.2-3 ff.]. */
+static void send_groups(struct shard *sh, struct route *r, const struct match *match,
+                        const struct match_target *target, struct ticket *t, uint32_t *next_part,
+                        bool own_by_mail)
+{
+    for (uint32_t i = 0; i < target->count; i++) {
+        for (struct share_group *g = shares_of_filter(sh->b->shares, match->ids[target->first + i]);
+             g != NULL; g = shares_next(g)) {
+            struct ticket_part *part = NULL;
+            if (t != NULL) {
+                if (*next_part == t->nparts) {
+                    return; /* a group younger than the ticket */
+                }
+                part = &t->part[(*next_part)++];
+            }
+            share_dispatch(sh, g, r->msg, part, own_by_mail);
+        }
+    }
+}
+
+/* Parts that found no taker, since a group went between two looks. */
+static void finish_rest(struct shard *sh, struct ticket *t, uint32_t next_part)
+{
+    for (; t != NULL && next_part < t->nparts; next_part++) {
+        t->part[next_part].shard = sh;
+        ticket_finish(&t->part[next_part]);
+    }
+}
+
 static void send_all(struct shard *sh, struct route *r, struct match *match, struct ticket *t,
                      bool own_by_mail)
 {
+    const struct match_target *groups = NULL;
     uint32_t next_part = 1;
     struct delivery own = {.msg = NULL};
 
@@ -148,6 +197,10 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
         const struct match_target *target = &match->targets[i];
         struct ticket_part *part = NULL;
 
+        if (target->shard == TREE_GROUPS) {
+            groups = target;
+            continue;
+        }
         if (t != NULL && (target->kinds & TREE_DURABLE) != 0) {
             part = &t->part[next_part++];
             part->shard = sh->b->shards[target->shard];
@@ -158,6 +211,10 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
             own = (struct delivery){.msg = r->msg, .match = match, .target = i, .part = part};
         }
     }
+    if (groups != NULL) { /* after the others have their parts: what is left is theirs */
+        send_groups(sh, r, match, groups, t, &next_part, own_by_mail);
+    }
+    finish_rest(sh, t, next_part);
     if (own.msg != NULL) { /* last: what others have to do starts meanwhile */
         deliver_now(sh, &own);
     }

@@ -106,6 +106,34 @@ void shard_give(struct shard *sh, struct handover *h)
     shard_push_now(sh, &m->mail);
 }
 
+struct publish_mail {
+    struct shard_mail mail;
+    struct message *msg;
+};
+
+static void publish_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct route r = {.msg = ((struct publish_mail *)m)->msg};
+
+    free(m);
+    if (!route_publish(sh, &r)) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    }
+}
+
+void shard_publish(struct shard *sh, struct message *msg)
+{
+    struct publish_mail *m = malloc(sizeof(*m));
+
+    if (m == NULL) {
+        message_unref(msg);
+        return;
+    }
+    m->mail.fn = publish_mail;
+    m->msg = msg;
+    shard_push_now(sh, &m->mail);
+}
+
 /* ---- connections ---- */
 
 static void linger(struct shard *sh, struct link *l)

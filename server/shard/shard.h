@@ -32,6 +32,9 @@ void shard_drain_mail(struct shard *sh);
 /* Hands over a connection; takes ownership of h. */
 void shard_give(struct shard *sh, struct handover *h);
 
+/* Publishes on the shard's thread, from any thread; consumes the reference. For messages of the broker's own ($SYS). */
+void shard_publish(struct shard *sh, struct message *m);
+
 const struct metrics *shard_metrics(const struct shard *sh);
 
 #endif

@@ -51,7 +51,7 @@ static const struct {
     {"0003 'a/+'", 0, MQTT_3_1_1, CLIENT, DEC_TOPIC_NAME, "'a/+'", ""},
     {"0003 'a/#' 00", 0, MQTT_5, CLIENT, DEC_TOPIC_NAME, "'a/#'", ""},
     {"000a 'abcdefgh+i' 00", 0, MQTT_5, CLIENT, DEC_TOPIC_NAME, "'abcdefgh+i'", ""},
-    {"0003 'a' 00 'b'", 0, MQTT_3_1_1, CLIENT, DEC_TOPIC_NAME, "'a' 00 'b'", ""},
+    {"0003 'a' 00 'b'", 0, MQTT_3_1_1, CLIENT, DEC_MALFORMED, "'a' 00 'b'", ""},
     {"0003 eda080", 0, MQTT_3_1_1, CLIENT, DEC_MALFORMED, "eda080", ""},
     {"0002 c080 00", 0, MQTT_5, CLIENT, DEC_MALFORMED, "c080", ""},
     {"0002 '+' ff", 0, MQTT_3_1_1, CLIENT, DEC_MALFORMED, "'+' ff", ""},

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Shared subscriptions: one member of a group gets the message.
+ *
+ * Happy path: the publishing shard picks the shard whose turn it is, that shard picks the member
+ * whose turn it is there: connected ones with room first, then connected ones, then sessions
+ * without a connection.
+ *
+ * Failure modes: no member here when the message arrives, or none connected while another shard has
+ * one - it goes on to a shard it has not been to, at most once round; nobody left - dropped,
+ * counted. What was not sent when its member goes, and QoS 1 in flight when its session ends, comes
+ * through share_move() [MQTT-4.8.2-4 ff.].
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#include "routing/topic.h"
+
+struct share_delivery {
+    struct shard_mail mail;
+    struct message *msg; /* a reference */
+    uint64_t group;
+    struct ticket_part *part;
+    bool own;     /* pushed by this very shard: counted in self_pending */
+    bool tried[]; /* by shard */
+};
+
+static void share_mail(struct shard *sh, struct shard_mail *m);
+
+static struct share_delivery *delivery_for(const struct shard *sh, struct message *m,
+                                           uint64_t group, struct ticket_part *part)
+{
+    struct share_delivery *d = calloc(1, sizeof(*d) + sh->b->nshards * sizeof(bool));
+
+    if (d != NULL) {
+        d->mail.fn = share_mail;
+        d->msg = m;
+        d->group = group;
+        d->part = part;
+        message_ref(m, 1);
+    }
+    return d;
+}
+
+static void finish(struct share_delivery *d)
+{
+    if (d->part != NULL) {
+        ticket_finish(d->part);
+    }
+    message_unref(d->msg);
+    free(d);
+}
+
+static void send_to(struct shard *sh, struct share_delivery *d, unsigned shard)
+{
+    struct shard *to = sh->b->shards[shard];
+
+    if (d->part != NULL) {
+        d->part->shard = to;
+    }
+    d->own = to == sh;
+    sh->self_pending += d->own;
+    shard_push(sh, to, &d->mail);
+}
+
+/* ---- picking a member ---- */
+
+enum wish {
+    IDLE_MEMBER,   /* connected, and would be sent it at once */
+    ONLINE_MEMBER, /* connected */
+    ANY_MEMBER,
+};
+
+static struct client *owner_of(const struct sub *s)
+{
+    return (struct client *)(uintptr_t)
+        s->owner; // NOLINT(performance-no-int-to-ptr): owners are our clients
+}
+
+static bool suits(const struct shard *sh, const struct sub *s, const struct message *m, enum wish w)
+{
+    const struct client *c = owner_of(s);
+
+    if (c->dying || (m->origin == c->uid && s->opts.no_local)) {
+        return false;
+    }
+    switch (w) {
+    case IDLE_MEMBER:
+        return outq_is_idle(sh, c);
+    case ONLINE_MEMBER:
+        return c->link != NULL && outq_has_room(sh, c, m);
+    case ANY_MEMBER:
+        return outq_has_room(sh, c, m);
+    }
+    return false;
+}
+
+static struct sub *pick_member(const struct shard *sh, struct filter_subs *f, struct share_group *g,
+                               const struct message *m, enum wish most)
+{
+    size_t n = filter_subs_end(f);
+    size_t first = n == 0 ? 0 : shares_turn(g, sh->index) % n;
+
+    for (enum wish w = IDLE_MEMBER; w <= most; w++) {
+        for (size_t i = 0; i < n; i++) {
+            struct sub *s = filter_subs_at(f, (first + i) % n);
+            if (s != NULL && suits(sh, s, m, w)) {
+                return s;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Gives it to one of ours; false: nobody here. */
+static bool give(struct shard *sh, const struct share_delivery *d, struct share_group *g,
+                 enum wish most)
+{
+    struct filter_subs *f = subscribers_of_filter(sh->subs, d->group);
+    struct delivery as = {.msg = d->msg, .part = d->part};
+    struct copy c;
+    struct sub *s;
+
+    if (f == NULL) {
+        return false;
+    }
+    s = pick_member(sh, f, g, d->msg, most);
+    if (s == NULL) {
+        return false;
+    }
+    c = (struct copy){.client = owner_of(s),
+                      .group = d->group,
+                      .qos = s->opts.qos < d->msg->qos && !sh->cfg->upgrade_outgoing_qos
+                                 ? s->opts.qos
+                                 : d->msg->qos,
+                      .retain = d->msg->retain && s->opts.retain_as_published,
+                      .nids = s->opts.id != 0,
+                      .id = s->opts.id};
+    if (sh->cfg->upgrade_outgoing_qos) {
+        c.qos = s->opts.qos;
+    }
+    sh->epoch++;
+    sh->budget--;
+    outq_offer(sh, &as, d->msg, &c);
+    return true;
+}
+
+/* On the shard that was picked. Owns d. */
+static void deliver(struct shard *sh, struct share_delivery *d)
+{
+    struct share_group *g = shares_find(sh->b->shares, d->group);
+    unsigned next;
+
+    if (g == NULL) { /* its last member has left */
+        shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+        finish(d);
+        return;
+    }
+    if (give(sh, d, g, ONLINE_MEMBER)) {
+        finish(d);
+        return;
+    }
+    d->tried[sh->index] = true;
+    if (shares_pick_other(g, d->tried, true, &next)) { /* online before offline */
+        send_to(sh, d, next);
+        return;
+    }
+    if (give(sh, d, g, ANY_MEMBER)) {
+        finish(d);
+        return;
+    }
+    if (shares_pick_other(g, d->tried, false, &next)) {
+        send_to(sh, d, next);
+        return;
+    }
+    shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+    finish(d);
+}
+
+static void share_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct share_delivery *d = (struct share_delivery *)m;
+
+    if (d->own) {
+        d->own = false;
+        sh->self_pending--;
+    }
+    deliver(sh, d);
+}
+
+void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
+                    struct ticket_part *part, bool own_by_mail)
+{
+    struct share_delivery *d = delivery_for(sh, m, share_group_id(g), part);
+    unsigned shard = sh->index;
+
+    if (d == NULL || !shares_pick(g, &shard)) {
+        shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+        if (part != NULL) {
+            part->shard = sh;
+        }
+        if (d != NULL) {
+            finish(d);
+        } else if (part != NULL) {
+            ticket_finish(part);
+        }
+        return;
+    }
+    if (shard == sh->index && !own_by_mail) {
+        if (part != NULL) {
+            part->shard = sh;
+        }
+        deliver(sh, d);
+    } else {
+        send_to(sh, d, shard);
+    }
+}
+
+/* ---- members that go ---- */
+
+bool share_has_others_online(const struct shard *sh, const struct client *c, uint64_t group)
+{
+    struct share_group *g = shares_find(sh->b->shares, group);
+    struct filter_subs *f = g == NULL ? NULL : subscribers_of_filter(sh->subs, group);
+
+    if (g == NULL) {
+        return false;
+    }
+    if (shares_online_elsewhere(g, sh->index)) {
+        return true;
+    }
+    for (size_t i = 0; f != NULL && i < filter_subs_end(f); i++) {
+        const struct sub *s = filter_subs_at(f, i);
+        if (s != NULL && owner_of(s) != c && owner_of(s)->link != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void share_move(struct shard *sh, struct out_msg *o)
+{
+    struct share_group *g = shares_find(sh->b->shares, o->extra->group);
+
+    if (g == NULL || o->msg == NULL) {
+        shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+        return;
+    }
+    /* By mail always: this runs in the middle of a session's end. */
+    share_dispatch(sh, g, o->msg, NULL, true);
+}
+
+/* ---- membership ---- */
+
+bool share_join(struct shard *sh, struct client *c, struct sub *sub, struct span filter)
+{
+    struct share_group *g = shares_join(sh->b->shares, filter_subs_id(sub->filter),
+                                        (const char *)filter.p, filter.n, sh->index);
+
+    if (g == NULL) {
+        return false;
+    }
+    c->nshared++;
+    if (c->link != NULL) {
+        shares_online(g, sh->index, 1);
+    }
+    return true;
+}
+
+void share_set_online(struct shard *sh, struct client *c, bool online)
+{
+    if (c->nshared == 0) {
+        return;
+    }
+    for (struct sub *s = c->subs.first; s != NULL; s = s->owner_next) {
+        if (s->opts.shared) {
+            shares_online(shares_find(sh->b->shares, filter_subs_id(s->filter)), sh->index,
+                          online ? 1 : -1);
+        }
+    }
+}
+
+void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub)
+{
+    if (sub->opts.shared) {
+        struct share_group *g = shares_find(sh->b->shares, filter_subs_id(sub->filter));
+        if (c->link != NULL) {
+            shares_online(g, sh->index, -1);
+        }
+        shares_leave(sh->b->shares, g, sh->index);
+        c->nshared--;
+    }
+    subscribers_remove(sh->subs, &c->subs, sub);
+    shard_count(sh, METRIC_SUBSCRIPTIONS, -1);
+}
