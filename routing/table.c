@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#define FIRST_SLOTS 4u
+#define FIRST_BYTES 64u
 #define MOST_SLOTS  (1u << 20) /* the hash bits that a slot keeps */
 
 bool table_init(struct table *t, unsigned bits)
@@ -44,7 +44,7 @@ static struct table_array *array_create(uint32_t nslots)
     struct table_array *a = calloc(1, array_bytes(nslots));
 
     if (a != NULL) {
-        a->mask = nslots - 1;
+        a->n = nslots;
     }
     return a;
 }
@@ -58,11 +58,11 @@ static void array_free(struct rcu_item *item)
  */
 static void array_put(struct table_array *a, uint64_t word)
 {
-    uint32_t i = table_home(word) & a->mask;
+    uint32_t i = table_home(word, a->n);
     uint64_t slot;
 
     while ((slot = atomic_load_explicit(&a->slots[i], memory_order_relaxed)) > TABLE_TOMB) {
-        i = (i + 1) & a->mask;
+        i = table_next(i, a->n);
     }
     a->used += slot == TABLE_EMPTY;
     a->live++;
@@ -70,17 +70,29 @@ static void array_put(struct table_array *a, uint64_t word)
     atomic_store_explicit(&a->slots[i], word, memory_order_release);
 }
 
-/* An array for as many pointers as there are and as many again, without tombstones. */
+/*
+ * The slots of the smallest array in which `live` pointers take at most three fifths. Arrays take
+ * 64, 96, 128, 192, ... bytes, which are sizes that allocators have.
+ */
+static uint32_t slots_for(uint32_t live)
+{
+    size_t power = FIRST_BYTES;
+    size_t bytes = FIRST_BYTES;
+
+    while ((bytes - sizeof(struct table_array)) / sizeof(uint64_t) * 3 < (size_t)live * 5) {
+        power = bytes > power ? power * 2 : power;
+        bytes = bytes == power ? power + power / 2 : power;
+    }
+    return (uint32_t)((bytes - sizeof(struct table_array)) / sizeof(uint64_t));
+}
+
+/* The same pointers in an array of the right size, without tombstones. */
 static bool rebuild(struct table *t, size_t seg)
 {
     struct table_array *old = segment(t, seg);
-    uint32_t live = old == NULL ? 0 : old->live;
-    uint32_t nslots = FIRST_SLOTS;
+    uint32_t nslots = slots_for(old == NULL ? 0 : old->live + 1);
     struct table_array *a;
 
-    while (nslots < live * 2 + 2) {
-        nslots *= 2;
-    }
     if (nslots > MOST_SLOTS) {
         return false;
     }
@@ -88,7 +100,7 @@ static bool rebuild(struct table *t, size_t seg)
     if (a == NULL) {
         return false;
     }
-    for (uint32_t i = 0; old != NULL && i <= old->mask; i++) {
+    for (uint32_t i = 0; old != NULL && i < old->n; i++) {
         uint64_t word = atomic_load_explicit(&old->slots[i], memory_order_relaxed);
 
         if (word > TABLE_TOMB) {
@@ -100,7 +112,7 @@ static bool rebuild(struct table *t, size_t seg)
      * there when it was left, which is valid for as long as their read lasts. */
     atomic_store_explicit(&t->segments[seg], a, memory_order_release);
     if (old != NULL) {
-        t->bytes -= array_bytes(old->mask + 1);
+        t->bytes -= array_bytes(old->n);
         rcu_defer(&old->rcu, array_free);
     }
     return true;
@@ -109,7 +121,7 @@ static bool rebuild(struct table *t, size_t seg)
 /* At most three quarters are used, so probes are short and always end. */
 static bool is_full(const struct table_array *a)
 {
-    return a == NULL || (a->used + 1) * 4 > (a->mask + 1) * 3;
+    return a == NULL || (a->used + 1) * 4 > a->n * 3;
 }
 
 bool table_put(struct table *t, uint64_t hash, void *p)
@@ -131,15 +143,15 @@ static void shrink(struct table *t, size_t seg)
 {
     struct table_array *a = segment(t, seg);
 
-    if (a->mask + 1 == FIRST_SLOTS) {
+    if (array_bytes(a->n) <= FIRST_BYTES) {
         return; /* a lone pointer that comes and goes costs no allocation */
     }
     if (a->live == 0) {
         /* Relaxed: nothing behind NULL to publish. */
         atomic_store_explicit(&t->segments[seg], NULL, memory_order_relaxed);
-        t->bytes -= array_bytes(a->mask + 1);
+        t->bytes -= array_bytes(a->n);
         rcu_defer(&a->rcu, array_free);
-    } else if (a->live * 8 < a->mask + 1) {
+    } else if (a->live * 8 < a->n) {
         (void)rebuild(t, seg);
     }
 }
@@ -151,7 +163,7 @@ static void shrink(struct table *t, size_t seg)
  */
 static void clear(struct table_array *a, uint32_t i)
 {
-    uint32_t next = (i + 1) & a->mask;
+    uint32_t next = table_next(i, a->n);
 
     atomic_store_explicit(&a->slots[i], TABLE_TOMB, memory_order_relaxed);
     a->live--;
@@ -161,7 +173,7 @@ static void clear(struct table_array *a, uint32_t i)
     while (atomic_load_explicit(&a->slots[i], memory_order_relaxed) == TABLE_TOMB) {
         atomic_store_explicit(&a->slots[i], TABLE_EMPTY, memory_order_relaxed);
         a->used--;
-        i = (i - 1) & a->mask;
+        i = i == 0 ? a->n - 1 : i - 1;
     }
 }
 
@@ -170,10 +182,10 @@ void table_remove(struct table *t, uint64_t hash, const void *p)
     size_t seg = hash >> (64 - t->bits);
     struct table_array *a = segment(t, seg);
     uint64_t word = (uint64_t)(uintptr_t)p | table_tag(hash);
-    uint32_t i = table_home(word) & a->mask;
+    uint32_t i = table_home(word, a->n);
 
     while (atomic_load_explicit(&a->slots[i], memory_order_relaxed) != word) {
-        i = (i + 1) & a->mask;
+        i = table_next(i, a->n);
     }
     clear(a, i);
     shrink(t, seg);
@@ -184,7 +196,7 @@ void table_each(const struct table *t, void (*fn)(void *arg, void *p), void *arg
     for (size_t s = 0; s < (size_t)1 << t->bits; s++) {
         const struct table_array *a = segment(t, s);
 
-        for (uint32_t i = 0; a != NULL && i <= a->mask; i++) {
+        for (uint32_t i = 0; a != NULL && i < a->n; i++) {
             uint64_t slot = atomic_load_explicit(&a->slots[i], memory_order_relaxed);
 
             if (slot > TABLE_TOMB) {

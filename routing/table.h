@@ -25,7 +25,7 @@
 
 struct table_array {
     struct rcu_item rcu;
-    uint32_t mask; /* slots - 1 */
+    uint32_t n;    /* slots */
     uint32_t used; /* writer's: slots that are not empty, tombstones included */
     uint32_t live; /* writer's: pointers */
     _Atomic uint64_t slots[];
@@ -72,9 +72,18 @@ static inline uint64_t table_tag(uint64_t hash)
     return (hash << 48) | ((hash >> 16) & TABLE_TAG_LOW);
 }
 
-static inline uint32_t table_home(uint64_t slot)
+/* The tag's 20 bits scaled to n slots: any n will do, so that arrays can fill the allocator's
+ * sizes. */
+static inline uint32_t table_home(uint64_t slot, uint32_t n)
 {
-    return (uint32_t)(slot >> 48) | ((uint32_t)(slot & TABLE_TAG_LOW) << 16);
+    uint32_t bits = (uint32_t)(slot >> 48) << 4 | (uint32_t)(slot & TABLE_TAG_LOW);
+
+    return (uint32_t)(((uint64_t)bits * n) >> 20);
+}
+
+static inline uint32_t table_next(uint32_t i, uint32_t n)
+{
+    return i + 1 == n ? 0 : i + 1;
 }
 
 static inline void *table_pointer(uint64_t slot)
@@ -102,7 +111,7 @@ static inline void *table_find(const struct table *t, uint64_t hash, table_eq_fn
     if (a == NULL) {
         return NULL;
     }
-    for (uint32_t i = table_home(tag) & a->mask;; i = (i + 1) & a->mask) {
+    for (uint32_t i = table_home(tag, a->n);; i = table_next(i, a->n)) {
         /* Acquire: partner of table_put()'s release, for what the pointer points to. There is
          * always an empty slot, also while the writer fills others. */
         slot = atomic_load_explicit(&a->slots[i], memory_order_acquire);

@@ -135,7 +135,7 @@ static void test_segment_limit(void)
     while (table_put(&t, table_mix(n) >> 1, aligned)) {
         n++;
     }
-    CU_ASSERT(n > 700000 && n < 1u << 20);
+    CU_ASSERT(n > 500000 && n < 1u << 20);
     CU_ASSERT_PTR_EQUAL(look(&t, table_mix(3) >> 1, 5), aligned);
     table_fini(&t);
     free(aligned);
