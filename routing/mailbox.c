@@ -11,9 +11,9 @@
  * eventfd)
  *
  * In the single order of seq_cst operations one of the two comes first, so either the consumer sees
- * the item or the producer sees the sleeper. A wake-up that comes late (the consumer went on by
- * itself) leaves the eventfd readable and costs one turn for nothing; it is never lost, since the
- * item was pushed before it was written and the consumer looks at head again before every sleep.
+ * the item or the producer sees the sleeper. A wake-up that comes late, when the consumer went on by
+ * itself, leaves the eventfd readable and costs one turn for nothing. None is lost: the item was
+ * pushed before, and the consumer looks at head again before every sleep.
  */
 #include "routing/mailbox.h"
 

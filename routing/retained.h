@@ -49,7 +49,8 @@ void retained_unlock(struct retained_stripe *s);
 uint64_t retained_counter(const struct retained *r);
 
 /* ---- replay ---- */
-struct retained_cursor; /* owns a copy of the filter and of the place it has reached */
+/* Owns a copy of the filter and a reference to the message it has reached. */
+struct retained_cursor;
 
 struct retained_cursor *retained_cursor_create(const char *filter, size_t n, uint64_t up_to_number);
 void retained_cursor_destroy(struct retained_cursor *c);

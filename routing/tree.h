@@ -46,7 +46,9 @@ void tree_destroy(struct tree *t); /* no readers left; calls rcu_drain() */
  */
 struct tree_node *tree_set(struct tree *t, const char *filter, size_t n, unsigned shard,
                            unsigned kinds, uint64_t *id);
-/* Changes the kinds at a node where `shard` has an interest; 0 ends it and may free the node later.
+/*
+ * Changes the kinds at a node where `shard` has an interest; 0 ends it and may free the node later.
+ * Needs no memory there, so it answers true.
  */
 bool tree_change(struct tree *t, struct tree_node *node, unsigned shard, unsigned kinds);
 
