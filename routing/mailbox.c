@@ -7,12 +7,11 @@
  * Sleep and wake-up are the classic pair of "store mine, then load yours", both seq_cst:
  *
  *     consumer    asleep = 1;   look at head  (not empty: do not sleep)
- *     producer    push on head; look at asleep (1: exchange it for 0, the winner writes the
- * eventfd)
+ *     producer    push on head; look at asleep (1: exchange for 0, the winner writes the eventfd)
  *
  * In the single order of seq_cst operations one of the two comes first, so either the consumer sees
- * the item or the producer sees the sleeper. A wake-up that comes late, when the consumer went on by
- * itself, leaves the eventfd readable and costs one turn for nothing. None is lost: the item was
+ * the item or the producer sees the sleeper. A wake-up that comes late, when the consumer went on
+ * by itself, leaves the eventfd readable and costs one turn for nothing. None is lost: the item was
  * pushed before, and the consumer looks at head again before every sleep.
  */
 #include "routing/mailbox.h"
