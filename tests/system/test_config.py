@@ -363,8 +363,14 @@ class Files(unittest.TestCase):
                 """, listeners=["listener {port} 127.0.0.1\nmax_connections -1\nmax_topic_alias 5\n"
                                 "protocol mqtt\nsocket_domain ipv4"]) as b:
             b.connect("accepted").is_alive()
-            with open(os.path.join(b.dir, "pid")) as f:
-                self.assertEqual(int(f.read()), b.pid)
+            wait_until(lambda: self.number_in(os.path.join(b.dir, "pid")) == b.pid, "pid file")
+
+    def number_in(self, path):
+        try:
+            with open(path) as f:
+                return int(f.read())
+        except (FileNotFoundError, ValueError):  # not yet, or not yet whole
+            return None
 
 
 if __name__ == "__main__":

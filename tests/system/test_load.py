@@ -36,6 +36,7 @@ class LoadTest(unittest.TestCase):
             self.assertEqual(done.returncode, 1 if fails else 0)
             result = json.loads(done.stdout)
             self.assertTrue(b.connect("alive").is_alive())
+            result["complaints"] = done.stderr.decode()
             return result
 
 
@@ -126,6 +127,7 @@ class CheckerCanFail(LoadTest):
     def test_lost_messages_are_found(self):
         got = self.bench("chaos", "--seconds", "4", "--timeout", "2", fails=True)
         self.assertGreater(got["failures"], 0)
+        self.assertRegex(got["complaints"], r"QoS [12]: lost|only \d+ of \d+ came")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The $SYS topics: complete, plausible after known traffic, as often as sys_interval says, out of '#''s reach."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from broker import *  # noqa: E402,F403
+from wire import *  # noqa: E402,F403
+
+AVERAGES = ["load/%s/%s" % (what, window) for window in ("1min", "5min", "15min") for what in (
+    "messages/received", "messages/sent", "publish/dropped", "publish/received", "publish/sent",
+    "bytes/received", "bytes/sent", "sockets", "connections")]
+COMMON = AVERAGES + [
+    "version", "uptime", "clients/total", "clients/connected", "clients/disconnected", "clients/active",
+    "clients/inactive", "clients/maximum", "clients/expired", "messages/received", "messages/sent",
+    "messages/stored", "store/messages/count", "store/messages/bytes", "subscriptions/count",
+    "shared_subscriptions/count", "retained messages/count", "publish/messages/received",
+    "publish/messages/sent", "publish/messages/dropped", "publish/bytes/received", "publish/bytes/sent",
+    "bytes/received", "bytes/sent", "heap/current", "heap/maximum"]
+OWN = ["store/durability"] + ["noctule/" + name for name in (
+    "dropped/queue_full", "dropped/memory", "dropped/too_large", "dropped/no_member", "dropped/expired",
+    "sockets/refused", "sockets/failed", "connect/timeout", "connect/refused", "clients/taken_over",
+    "clients/keepalive", "clients/protocol_error", "clients/slow", "publish/paused", "wills/sent",
+    "queued/messages", "queued/bytes", "store/units")]
+PREFIX = "$SYS/broker/"
+
+
+def values(c, quiet=0.3 * SLOW):
+    """What a fresh client reads: {name: text}."""
+    c.subscribe(("$SYS/#", 0))
+    found = {}
+    while True:
+        try:
+            m = c.expect_type(PUBLISH, quiet)
+        except Silence:
+            return found
+        found[m.topic[len(PREFIX):]] = m.payload.decode()
+
+
+class Tree(BrokerTest):
+    config = "sys_interval 1"
+
+    def test_names(self):
+        """As a user reads them."""
+        time.sleep(1.0 * SLOW)
+        done = subprocess.run(["mosquitto_sub", "-p", str(self.broker.port), "-t", "$SYS/#", "-v", "-W",
+                               str(int(2 * SLOW))], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        found = {}
+        for line in done.stdout.decode().splitlines():
+            name = re.match(r"\$SYS/broker/(retained messages/count|\S+) (.+)", line)
+            self.assertTrue(name, line)
+            found[name.group(1)] = name.group(2)
+        self.assertEqual(sorted(set(COMMON) - set(found)), [])
+        if IS_MOSQUITTO:
+            return
+        self.assertEqual(sorted(found), sorted(COMMON + OWN))
+        self.assertRegex(found["version"], r"^noctule version \d+\.\d+")
+        self.assertRegex(found["uptime"], r"^\d+ seconds$")
+        self.assertIn(found["store/durability"], ("memory", "disk"))
+        for name, text in found.items():
+            if name in AVERAGES:
+                self.assertRegex(text, r"^\d+\.\d\d$", name)
+            elif name not in ("version", "uptime", "store/durability"):
+                self.assertRegex(text, r"^\d+$", name)  # no gauge below zero
+
+    @ours("our manual")
+    def test_manual(self):
+        """Each topic stands in noctule(8)."""
+        with open(os.path.join(ROOT, "packaging", "man", "noctule.8")) as f:
+            page = f.read().replace("\\-", "-")
+        for name in COMMON + OWN:
+            name = re.sub(r"/\d+min$", "", name)
+            self.assertIn("\n" + name.replace("\\", "") + "\n", page)
+
+    def test_not_by_wildcard(self):
+        c = self.connect().subscribe(("#", 0), ("+/broker/uptime", 0), ("+/+/+", 0))
+        c.expect_nothing(1.5)
+        c.unsubscribe("#")
+        c.subscribe(("$SYS/broker/uptime", 0))
+        m = c.expect_publish("$SYS/broker/uptime")
+        self.assertTrue(m.retain)
+        self.assertFalse(c.expect_publish("$SYS/broker/uptime").retain)
+
+    def test_only_what_changed(self):
+        c = self.connect()
+        values(c, 0.2)
+        seen = [c.expect_type(PUBLISH, 3 * SLOW).topic for _ in range(30)]
+        self.assertIn(PREFIX + "uptime", seen)
+        for name in ("version", "store/durability", "clients/expired", "noctule/wills/sent"):
+            self.assertNotIn(PREFIX + name, seen)
+
+
+class Values(BrokerTest):
+    config = "sys_interval 1\nmax_queued_messages 5\nmax_inflight_messages 5"
+
+    def test_traffic(self):
+        """Known traffic shows in every counter, exactly where that is possible."""
+        watch = self.connect("watch")
+        before = self.settled(watch)
+        ends = []
+        for i in range(4):
+            ends.append(self.connect("reader-%d" % i).subscribe(("tr/#", 1)))
+        ends.append(self.connect("shared-1").subscribe(("$share/g/other", 1)))
+        self.connect("keeper", clean=False).subscribe(("kept/#", 1)).disconnect()
+        p = self.connect("writer")
+        for i in range(10):
+            p.publish("tr/a", bytes(100), 1)
+        for i in range(30):
+            p.publish("kept/a", bytes(50), 1)
+        p.publish("kept/r", b"x", 1, retain=True)
+        for c in ends[:4]:
+            c.take(10)
+        after = self.settled(watch)
+
+        def more(name):
+            return int(after[name]) - int(before[name])
+
+        self.assertEqual(more("clients/connected"), 6)
+        self.assertEqual(more("clients/active"), 6)
+        self.assertEqual(more("clients/disconnected"), 1)
+        self.assertEqual(more("clients/inactive"), 1)
+        self.assertEqual(more("clients/total"), 7)
+        self.assertGreaterEqual(int(after["clients/maximum"]), 7)
+        self.assertEqual(more("retained messages/count"), 1)
+        self.assertEqual(more("publish/messages/received"), 41)
+        self.assertEqual(more("publish/bytes/received"), 10 * 100 + 30 * 50 + 1)
+        self.assertGreaterEqual(more("publish/messages/sent"), 40)
+        self.assertGreaterEqual(more("messages/received"), 41 + 7 + 6 + 40)
+        self.assertGreaterEqual(more("messages/sent"), 40 + 41 + 7 + 6)
+        self.assertGreater(more("bytes/received"), 10 * 110 + 30 * 60)
+        self.assertGreater(more("bytes/sent"), 40 * 110)
+        self.assertGreaterEqual(more("publish/messages/dropped"), 16)
+        self.assertGreater(float(after["load/connections/1min"]), 5.0)
+        self.assertGreater(float(after["load/publish/received/1min"]), 30.0)
+        self.assertGreater(float(after["load/publish/received/1min"]),
+                           float(after["load/publish/received/5min"]))
+        self.assertGreater(float(after["load/publish/received/5min"]),
+                           float(after["load/publish/received/15min"]))
+        if IS_MOSQUITTO:
+            return
+        self.assertEqual(more("shared_subscriptions/count"), 1)
+        self.assertEqual(more("subscriptions/count"), 6)
+        self.assertEqual(more("noctule/dropped/queue_full"), more("publish/messages/dropped"))
+        kept = 31 - more("noctule/dropped/queue_full")
+        self.assertEqual(more("noctule/queued/messages"), kept)
+        self.assertEqual(more("store/messages/count"), kept + 1)
+        self.assertEqual(after["messages/stored"], after["store/messages/count"])
+        for c in ends:
+            c.disconnect()
+        self.connect("keeper", clean=True).disconnect()
+        p.publish("kept/r", b"", 1, retain=True)
+        p.disconnect()
+        end = self.settled(watch)
+        for name in ("clients/total", "subscriptions/count", "shared_subscriptions/count",
+                     "retained messages/count", "noctule/queued/messages", "noctule/queued/bytes"):
+            self.assertEqual(end[name], before[name], name)
+
+    def settled(self, c):
+        """After a whole interval without traffic; the watcher is the same client each time."""
+        time.sleep(2.2 * SLOW)
+        found = values(c)
+        c.send(unsubscribe(9, "$SYS/#"))
+        while c.recv().type != UNSUBACK:
+            pass
+        # The watcher's own subscription and packets are in the later one only.
+        return dict(found)
+
+
+class Off(BrokerTest):
+    config = "sys_interval 0"
+
+    def test_off(self):
+        c = self.connect().subscribe(("$SYS/#", 0))
+        c.expect_nothing(1.5)
+
+
+class Soon(unittest.TestCase):
+    @ours("mosquitto publishes at its first tick")
+    def test_within_a_second(self):
+        with Broker("sys_interval 600") as b:
+            c = b.connect("x")
+            begin = time.monotonic()
+            c.subscribe(("$SYS/broker/version", 0))
+            c.expect_publish("$SYS/broker/version")
+            self.assertLess(time.monotonic() - begin, 1.0 * SLOW)
+            c.close()
+
+    @ours("max_retained_messages")
+    def test_beside_the_limit(self):
+        """They take nothing of the clients' share of retained messages."""
+        with Broker("sys_interval 1\nmax_retained_messages 10") as b:
+            c = b.connect("x")
+            time.sleep(0.5)
+            for i in range(10):
+                c.publish("own/%d" % i, "x", 1, retain=True)
+            s = b.connect("y").subscribe(("own/#", 0))
+            for i in range(10):
+                s.expect_publish(payload="x")
+            names = set(values(b.connect("z")))
+            self.assertEqual(names, set(COMMON + OWN))
+            c.close()
+            s.close()
+
+    @ours("sys_interval is read again")
+    def test_reload(self):
+        with Broker("sys_interval 0") as b:
+            c = b.connect("x").subscribe(("$SYS/broker/uptime", 0))
+            c.expect_nothing(0.5)
+            with open(b.conf_path) as f:
+                text = f.read()
+            with open(b.conf_path, "w") as f:
+                f.write(text.replace("sys_interval 0", "sys_interval 1"))
+            b.signal(1)
+            c.expect_publish("$SYS/broker/uptime")
+            c.expect_publish("$SYS/broker/uptime")
+            c.close()
+
+    @ours("a figure for ours")
+    @unittest.skipIf(SLOW > 1, "a figure without sanitizers")
+    def test_idle_is_idle(self):
+        with Broker("sys_interval 1") as b:
+            time.sleep(1)
+            before = b.cpu_s()
+            time.sleep(4)
+            self.assertLess(b.cpu_s() - before, 0.08)  # 2 % of a core, ten times as often as usual
+
+
+if __name__ == "__main__":
+    main()
