@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Start: store, tree and index, shards, listeners, housekeeper, acceptors. Stop: the reverse; the
+ * Start: store, tree and index, shards, listeners, acceptors, housekeeper. Stop: the reverse; the
  * shards' last mail is handled on the main thread, when no other thread is left.
  */
 #include "server/setup.h"
 
 #include "routing/rcu.h"
+#include "server/admin.h"
 #include "server/base/mem.h"
 #include "server/base/rng.h"
 #include "server/net/acceptor.h"
@@ -31,6 +32,7 @@ struct broker {
     unsigned nacceptors;
     _Atomic uint64_t stamp;
     _Atomic uint32_t pending;
+    struct admin *admin; /* the housekeeper's */
     pthread_t housekeeper;
     bool has_housekeeper;
     pthread_mutex_t lock; /* with `wake`, for housekeeping's waits */
@@ -40,10 +42,10 @@ struct broker {
 
 /* ---- housekeeping: slow looks at the whole, away from the shards ---- */
 
-static void watch_memory(struct broker *br)
+static void watch_memory(struct broker *br, uint64_t in_use)
 {
     const struct config *cfg = atomic_load_explicit(&br->shared.config, memory_order_acquire);
-    bool over = mem_in_use() > cfg->memory_limit;
+    bool over = in_use > cfg->memory_limit;
 
     /* relaxed: a hint, nothing is published with it. */
     if (over != atomic_load_explicit(&br->shared.memory_pressure, memory_order_relaxed)) {
@@ -80,7 +82,10 @@ static void *housekeep(void *arg)
     unsigned round = 0;
 
     while (housekeeping_wait(br)) {
-        watch_memory(br);
+        uint64_t in_use = mem_in_use();
+
+        watch_memory(br, in_use);
+        admin_run(br->admin, in_use);
         if (++round % EXPIRE_EVERY == 0) {
             (void)retained_expire(br->shared.retained, clock_now_ms(br->shared.clock),
                                   EXPIRE_PER_ROUND);
@@ -91,9 +96,18 @@ static void *housekeep(void *arg)
 
 static bool start_housekeeper(struct broker *br)
 {
+    struct admin_env env = {.shared = &br->shared,
+                            .acceptors = br->acceptor_metrics,
+                            .nacceptors = br->nacceptors,
+                            .durability = "memory"};
     pthread_attr_t attr;
     int rc;
 
+    br->admin = admin_create(&env);
+    if (br->admin == NULL) {
+        errno = ENOMEM;
+        return false;
+    }
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 128 * 1024);
     rc = pthread_create(&br->housekeeper, &attr, housekeep, br);
@@ -205,6 +219,12 @@ static bool start_acceptors(struct broker *br, const struct config *config)
     return true;
 }
 
+/* Limits are for clients: the topics of the broker's own take none of them. 0: no limit. */
+static uint64_t beside_own(uint64_t limit, uint64_t own)
+{
+    return limit == 0 ? 0 : limit + own;
+}
+
 static bool make_shared(struct broker *br, const struct config *config, struct log *log)
 {
     struct broker_shared *b = &br->shared;
@@ -214,8 +234,9 @@ static bool make_shared(struct broker *br, const struct config *config, struct l
     b->clock = &clock_system;
     b->hash_key = rng_u64();
     b->tree = tree_create();
-    b->retained = retained_create(RETAINED_STRIPES, config->max_retained_messages,
-                                  config->max_retained_bytes, rng_u64());
+    b->retained = retained_create(
+        RETAINED_STRIPES, beside_own(config->max_retained_messages, ADMIN_TOPICS_MAX),
+        beside_own(config->max_retained_bytes, ADMIN_TOPICS_MAX * ADMIN_TOPIC_BYTES), rng_u64());
     b->shares = b->tree == NULL ? NULL : shares_create(b->tree, config->shards);
     return b->tree != NULL && b->retained != NULL && b->shares != NULL &&
            store_open_memory(config->store_delay, &b->store) == ST_OK;
@@ -250,7 +271,7 @@ int setup_start(const struct config *config, struct log *log, struct broker **ou
     if (!open_listeners(br, config)) { /* has said why */
         goto fail;
     }
-    if (!start_housekeeper(br) || !start_acceptors(br, config)) {
+    if (!start_acceptors(br, config) || !start_housekeeper(br)) {
         log_error(log, "cannot start threads: %m");
         goto fail;
     }
@@ -338,6 +359,7 @@ int setup_stop(struct broker *br)
     }
     rcu_drain();
     free(br->listeners);
+    admin_destroy(br->admin);
     free(br->acceptors);
     free(br->acceptor_metrics);
     pthread_cond_destroy(&br->wake);
