@@ -288,6 +288,18 @@ static void on_suback(struct client *c, const struct frame *f)
     c->ops->subscribed(c);
 }
 
+/* v5: who is taken over is told so; the close that follows is judged by the scenario. */
+static void on_disconnect(struct client *c, const struct frame *f)
+{
+    struct disconnect d;
+    const char *why = NULL;
+
+    if (c->version != MQTT_5 || disconnect_decode(&d, f->body, c->version, &why) != DEC_OK ||
+        d.reason != RC_SESSION_TAKEN_OVER) {
+        wrong(c, "DISCONNECT from the broker");
+    }
+}
+
 static void on_packet(struct client *c, const struct frame *f)
 {
     switch (f->type) {
@@ -310,7 +322,7 @@ static void on_packet(struct client *c, const struct frame *f)
     case MQTT_UNSUBACK:
         return;
     case MQTT_DISCONNECT:
-        wrong(c, "DISCONNECT from the broker");
+        on_disconnect(c, f);
         return;
     case MQTT_RESERVED:
     case MQTT_CONNECT:

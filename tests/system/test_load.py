@@ -98,7 +98,7 @@ class Idle(LoadTest):
 
 class Chaos(LoadTest):
     def chaos(self, *args):
-        got = self.bench("chaos", "--seconds", "8", "--clients", scaled(20, 6), "--rate", scaled(200, 40), *args)
+        got = self.bench("chaos", "--seconds", "6", "--clients", scaled(20, 6), "--rate", scaled(200, 40), *args)
         for what in ("takeovers", "drops", "resumes", "watched", "drifted"):
             self.assertGreater(got[what], 0, what)
 
@@ -107,6 +107,9 @@ class Chaos(LoadTest):
 
     def test_3_1(self):
         self.chaos("--version", "3")
+
+    def test_5_0(self):
+        self.chaos("--version", "5")
 
 
 class ChaosSlowStore(Chaos):
