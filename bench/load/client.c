@@ -238,7 +238,10 @@ static void on_ack(struct client *c, const struct frame *f)
         wrong(c, why);
         return;
     }
-    if (a.reason >= RC_UNSPECIFIED_ERROR) {
+    /* A PUBREL sent again may find its identifier released: the PUBCOMP was lost with the
+     * connection. */
+    if (a.reason >= RC_UNSPECIFIED_ERROR &&
+        !(f->type == MQTT_PUBCOMP && a.reason == RC_PACKET_ID_NOT_FOUND && c->stream.resumes > 0)) {
         wrong(c, "acknowledgement with an error");
     }
     if (f->type == MQTT_PUBREC) {
