@@ -31,8 +31,7 @@ class Parser:
         raise ScriptError("%s at column %d of: %s" % (why, self.at + 1, self.s))
 
     def parse(self):
-        nodes = self.until("")
-        return nodes
+        return self.until("")
 
     def until(self, end):
         nodes = []
@@ -42,11 +41,11 @@ class Parser:
             if self.at >= len(self.s):
                 if end:
                     self.fail("missing " + end)
-                return nodes
+                return merged(nodes)
             c = self.s[self.at]
             if end and c == end:
                 self.at += 1
-                return nodes
+                return merged(nodes)
             nodes += self.item(c)
 
     def item(self, c):
@@ -141,6 +140,21 @@ class Parser:
         return Parser(fill(body, args), self.macros, self.unique, self.depth + 1).parse()
 
 
+def merged(nodes):
+    """The same with neighbouring literals as one."""
+    out, run = [], []
+    for node in nodes + [None]:
+        if node is not None and node[0] == "lit":
+            run.append(node[1])
+            continue
+        if run:
+            out.append(("lit", b"".join(run)))
+            run = []
+        if node is not None:
+            out.append(node)
+    return out
+
+
 def fill(body, args):
     return re.sub(r"\$(\d)", lambda m: args[int(m.group(1)) - 1], body)
 
@@ -163,7 +177,7 @@ def encode(nodes, env):
         elif kind in ("cap", "field"):
             if node[1] not in env:
                 raise ScriptError("nothing was captured as @" + node[1])
-            out += env[node[1]]
+            out += env[node[1]][1]
         elif kind == "var":
             inner = encode(node[1], env)
             out += varint(len(inner)) + inner
@@ -190,16 +204,20 @@ def read_varint(data, at):
 
 
 def captured(env, name, value):
-    """env with the capture, or None: differs from what it was, or equals another of its kind."""
+    """env with the capture, or None: differs from what it was, is 0, or another of this connection is equal."""
     if name in env:
-        return env if env[name] == value else None
-    if value in env.values() or not any(value):
-        return None  # identifiers in use are unique and not 0
-    return {**env, name: value}
+        return env if env[name][1] == value else None
+    new = (env.get("conn"), value)
+    if new in env.values() or not any(value):
+        return None
+    return {**env, name: new}
 
 
 def match(nodes, data, env, at=0, k=0):
-    """Every way in which nodes[k:] fit the whole of data[at:]: yields the captures."""
+    """
+    Every way in which nodes[k:] fit the whole of data[at:]: yields the captures. env: name -> (connection,
+    bytes), and under "conn" the connection that received the data.
+    """
     if k == len(nodes):
         if at == len(data):
             yield env
