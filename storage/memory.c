@@ -4,13 +4,14 @@
  * sessions themselves live in the shards, so there is nothing to keep here; units are counted and
  * answered in their order.
  */
-#include "storage/store.h"
+#include "storage/ops.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
 
-struct store {
+struct memory {
+    struct store base;
     unsigned delay_ms;
     bool has_thread;
     pthread_t thread;
@@ -30,7 +31,7 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static void wait_until(struct store *s, int64_t due_ms)
+static void wait_until(struct memory *s, int64_t due_ms)
 {
     struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = (due_ms % 1000) * 1000000};
 
@@ -39,7 +40,7 @@ static void wait_until(struct store *s, int64_t due_ms)
 
 static void *answer(void *arg)
 {
-    struct store *s = arg;
+    struct memory *s = arg;
 
     pthread_mutex_lock(&s->lock);
     for (;;) {
@@ -69,7 +70,7 @@ static void *answer(void *arg)
     return NULL;
 }
 
-static enum store_rc start_thread(struct store *s)
+static enum store_rc start_thread(struct memory *s)
 {
     pthread_attr_t attr;
     int rc;
@@ -84,40 +85,10 @@ static enum store_rc start_thread(struct store *s)
     return rc == 0 ? ST_OK : ST_NOMEM;
 }
 
-enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
+static void memory_close(struct store *base)
 {
-    struct store *s = calloc(1, sizeof(*s));
-    pthread_condattr_t attr;
-    enum store_rc rc = ST_OK;
+    struct memory *s = (struct memory *)base;
 
-    if (s == NULL) {
-        return ST_NOMEM;
-    }
-    s->delay_ms = delay_ms;
-    s->last = &s->first;
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->work, &attr);
-    pthread_condattr_destroy(&attr);
-    if (delay_ms > 0) {
-        rc = start_thread(s);
-    }
-    if (rc != ST_OK) {
-        store_close(&s);
-        return rc;
-    }
-    *out = s;
-    return ST_OK;
-}
-
-void store_close(struct store **sp)
-{
-    struct store *s = *sp;
-
-    if (s == NULL) {
-        return;
-    }
     pthread_mutex_lock(&s->lock);
     s->closing = true;
     pthread_cond_signal(&s->work);
@@ -128,16 +99,17 @@ void store_close(struct store **sp)
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->lock);
     free(s);
-    *sp = NULL;
 }
 
-bool store_keeps(const struct store *s)
+static bool memory_keeps(const struct store *base)
 {
-    return s->delay_ms > 0;
+    return ((const struct memory *)base)->delay_ms > 0;
 }
 
-enum store_rc store_submit(struct store *s, struct store_unit *u)
+static enum store_rc memory_submit(struct store *base, struct store_unit *u)
 {
+    struct memory *s = (struct memory *)base;
+
     pthread_mutex_lock(&s->lock);
     if (s->closing || !s->has_thread) {
         pthread_mutex_unlock(&s->lock);
@@ -157,9 +129,46 @@ enum store_rc store_submit(struct store *s, struct store_unit *u)
     return ST_OK;
 }
 
-void store_stats(struct store *s, struct store_stats *out)
+static void memory_stats(struct store *base, struct store_stats *out)
 {
+    struct memory *s = (struct memory *)base;
+
     pthread_mutex_lock(&s->lock);
     *out = s->stats;
     pthread_mutex_unlock(&s->lock);
+}
+
+static const struct store_ops memory_ops = {
+    .close = memory_close,
+    .keeps = memory_keeps,
+    .submit = memory_submit,
+    .stats = memory_stats,
+};
+
+enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
+{
+    struct memory *s = calloc(1, sizeof(*s));
+    pthread_condattr_t attr;
+    enum store_rc rc = ST_OK;
+
+    if (s == NULL) {
+        return ST_NOMEM;
+    }
+    s->base.ops = &memory_ops;
+    s->delay_ms = delay_ms;
+    s->last = &s->first;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &attr);
+    pthread_condattr_destroy(&attr);
+    if (delay_ms > 0) {
+        rc = start_thread(s);
+    }
+    if (rc != ST_OK) {
+        memory_close(&s->base);
+        return rc;
+    }
+    *out = &s->base;
+    return ST_OK;
 }

@@ -8,10 +8,19 @@
  * store promises to survive; what was not may or may not be there.
  *
  * Threads    store_submit(): any. unit->done(): a thread of the store's; it must only hand over.
+ *
  * Ownership  a unit and everything its operations point to are the store's until done(), which is
- * called exactly once; a unit that store_submit() did not accept never left the caller. Blocking
- * store_open_*() and store_close() only. Failure    ST_NOSPACE fails its unit and leaves the rest.
- * ST_IO is final: every later unit reports it.
+ * called exactly once; a unit that store_submit() did not accept never left the caller.
+ *
+ * Blocking   store_open*(), store_load(), store_backup() and store_close() only.
+ *
+ * Failure    ST_NOSPACE fails its unit and leaves the rest. ST_IO is final: every later unit
+ * reports it.
+ *
+ * Order      an operation has its effect behind those submitted before it. Two freedoms are used:
+ * an entry's body is put in the same unit as the entry (a body that no entry of its unit refers to
+ * is not kept), and what is submitted for a session that was ended, or never put, is dropped, a
+ * will excepted (that of a session that is not kept).
  */
 #ifndef NOCTULE_STORAGE_STORE_H
 #define NOCTULE_STORAGE_STORE_H
@@ -30,19 +39,20 @@ enum store_rc {
 
 /* What is kept, one operation each. The comment names the fields that count. */
 enum store_op_kind {
-    ST_SESSION_PUT,  /* session, name (client id), number (expiry, s) */
+    ST_SESSION_PUT,  /* session, name (client id), number (expiry, s), flags (the caller's),
+                        expires (when it was disconnected; 0: it is connected) */
     ST_SESSION_END,  /* session: with all that belongs to it */
     ST_SUB_PUT,      /* session, name (filter), flags (options), number (subscription id) */
     ST_SUB_DEL,      /* session, name */
-    ST_BODY_PUT,     /* body, name (topic), data (payload), props */
+    ST_BODY_PUT,     /* body, name (topic), data (payload), props, flags, expires */
     ST_ENTRY_PUT,    /* session, seq, body, packet_id (0: none yet), flags, number, expires */
     ST_ENTRY_STEP,   /* session, seq, packet_id, flags: id given out, PUBREC received */
-    ST_ENTRY_DEL,    /* session, seq, body */
+    ST_ENTRY_DEL,    /* session, seq */
     ST_INBOUND_PUT,  /* session, packet_id: QoS 2 id received */
     ST_INBOUND_DEL,  /* session, packet_id: released */
-    ST_RETAINED_PUT, /* seq (retained number), name, data, props, flags, expires */
+    ST_RETAINED_PUT, /* seq (retained number), name, data, props, flags, number, expires */
     ST_RETAINED_DEL, /* seq, name */
-    ST_WILL_PUT,     /* session, name, data, props, flags, number (delay, s) */
+    ST_WILL_PUT,     /* session, name, data, props, flags, number (delay, s), expires */
     ST_WILL_DEL,     /* session */
     ST_OP_KINDS,
 };
@@ -94,14 +104,17 @@ enum store_rc store_submit(struct store *s, struct store_unit *u)
 
 /* ---- the durable store ---- */
 
+/* 0 means the default in all but pace_us. */
 struct store_options {
-    const char *dir;    /* holds the environments journal/ and state/; made if missing, mode 0750 */
-    uint64_t state_map; /* bytes of address space reserved; halved while the kernel refuses */
-    uint64_t journal_map;
-    uint64_t fold_bytes;      /* journal size that starts a fold */
-    uint64_t fold_records;    /* likewise records */
-    uint32_t fold_ms;         /* or age */
-    uint32_t pace_us;         /* commits are at least this far apart below ~50,000 units a second */
+    const char *dir; /* holds the environments journal/ and state/; made if missing, mode 0750 */
+    uint64_t
+        state_map; /* bytes of address space reserved (1 TB); halved while the kernel refuses */
+    uint64_t journal_map;  /* 64 GB */
+    uint64_t fold_bytes;   /* journal size that starts a fold (32 MB; kept in memory until then) */
+    uint64_t fold_records; /* likewise records (1 M) */
+    uint32_t fold_ms;      /* or age (30 s) */
+    uint32_t pace_us;      /* commits are at least this far apart below ~50,000 units a second */
+    uint64_t ballast;      /* bytes of disk held back in each environment (64 MB) */
     int64_t (*boot_ms)(void); /* CLOCK_BOOTTIME; NULL: the system's. Operations speak this clock */
     int64_t (*wall_ms)(void); /* the clock on disk; NULL: the system's */
     void (*log)(void *arg, int level,
@@ -124,9 +137,10 @@ struct store_session {
     uint64_t session;
     struct store_bytes client_id;
     uint32_t expiry_s;
+    uint8_t flags;           /* of ST_SESSION_PUT */
     int64_t disconnected_ms; /* CLOCK_BOOTTIME, may be negative; of the crash or stop for those then
                                 connected */
-    uint64_t next_seq;       /* one above the highest seq ever used */
+    uint64_t next_seq;       /* one above the highest seq that left a trace */
     uint64_t first_seq;      /* of the oldest entry; next_seq if there is none */
     uint64_t count;          /* entries */
     uint64_t bytes;          /* of their bodies */
@@ -172,6 +186,7 @@ struct store_page {
     uint32_t n;
     struct store_entry *entries; /* owned by the page */
     void *memory;                /* likewise */
+    struct store_unit unit;      /* the store's: its place in the order */
 };
 /* Sees every unit that was submitted before it by the same thread. done() is called exactly once.
  */
@@ -193,10 +208,18 @@ struct store_stats {
     uint64_t folds;
     uint64_t fold_us;       /* the last one */
     uint64_t commit_us[24]; /* histogram: bucket i counts commits of [2^i, 2^(i+1)) us */
-    bool refusing; /* below the watermark or failed: new durable work is refused (ST_NOSPACE, ST_IO)
-                    */
+    bool refusing;          /* below the watermark or failed: see store_health() */
     enum store_rc health;
+    uint64_t dropped; /* operations of sessions that were not there */
 };
 void store_stats(struct store *s, struct store_stats *out);
+
+/*
+ * For admission, any thread, cheap. ST_OK; ST_NOSPACE: the disk is below the watermark, new work is
+ * to be refused, removals are taken; ST_IO: the store has failed for good.
+ */
+enum store_rc store_health(const struct store *s);
+/* The file that failed and why, for ST_IO and ST_NOSPACE; "" otherwise. Valid while s is open. */
+const char *store_trouble(const struct store *s);
 
 #endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The durable store: opening, closing, and what its threads have in common. */
+#include "storage/durable.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define STACK (256 * 1024)
+
+void durable_log(const struct durable *d, int level, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+
+    if (d->o.log == NULL) {
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    d->o.log(d->o.log_arg, level, text);
+}
+
+void durable_fail(struct durable *d, const char *file, int rc)
+{
+    /* seq_cst, once: the store and fold threads may fail at the same time. */
+    if (atomic_exchange(&d->failing, true)) {
+        return;
+    }
+    snprintf(d->trouble, sizeof(d->trouble), "%s: %s", file, mdb_strerror(rc));
+    /* release: partner of the acquire in durable_health(), which publishes `trouble`. */
+    atomic_store_explicit(&d->failed, ST_IO, memory_order_release);
+    durable_log(d, LOG_LEVEL_WARNING, "%s; nothing more is acknowledged", d->trouble);
+}
+
+enum store_rc durable_health(const struct durable *d)
+{
+    if (atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK) {
+        return ST_IO;
+    }
+    if (env_is_low(&d->journal.env) || env_is_low(&d->state.env) ||
+        atomic_load_explicit(&d->no_space, memory_order_relaxed) != 0) {
+        return ST_NOSPACE;
+    }
+    return ST_OK;
+}
+
+int64_t durable_mono_us(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static int64_t system_ms(clockid_t id)
+{
+    struct timespec ts;
+
+    clock_gettime(id, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static int64_t system_boot_ms(void)
+{
+    return system_ms(CLOCK_BOOTTIME);
+}
+
+static int64_t system_wall_ms(void)
+{
+    return system_ms(CLOCK_REALTIME);
+}
+
+static void fill_in(struct store_options *o)
+{
+    o->state_map = o->state_map == 0 ? 1ull << 40 : o->state_map;
+    o->journal_map = o->journal_map == 0 ? 64ull << 30 : o->journal_map;
+    o->fold_bytes = o->fold_bytes == 0 ? 32u << 20 : o->fold_bytes;
+    o->fold_records = o->fold_records == 0 ? 1000000 : o->fold_records;
+    o->fold_ms = o->fold_ms == 0 ? 30000 : o->fold_ms;
+    o->ballast = o->ballast == 0 ? 64u << 20 : o->ballast;
+    o->boot_ms = o->boot_ms == NULL ? system_boot_ms : o->boot_ms;
+    o->wall_ms = o->wall_ms == NULL ? system_wall_ms : o->wall_ms;
+}
+
+/* ---- threads ---- */
+
+static bool start(pthread_t *t, void *(*fn)(void *), struct durable *d)
+{
+    pthread_attr_t attr;
+    bool ok;
+
+    if (pthread_attr_init(&attr) != 0) {
+        return false;
+    }
+    pthread_attr_setstacksize(&attr, STACK);
+    ok = pthread_create(t, &attr, fn, d) == 0;
+    pthread_attr_destroy(&attr);
+    return ok;
+}
+
+static bool start_threads(struct durable *d)
+{
+    d->has_reader = start(&d->reader_thread, reader_thread, d);
+    d->has_fold = d->has_reader && start(&d->fold_thread, fold_thread, d);
+    d->has_store = d->has_fold && start(&d->store_thread, writer_thread, d);
+    return d->has_store;
+}
+
+/* In this order: what the store thread still takes is folded, what it still answers is read. */
+static void stop_threads(struct durable *d)
+{
+    atomic_store(&d->closing, true);
+    pthread_mutex_lock(&d->wake_lock);
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->wake_lock);
+    if (d->has_store) {
+        pthread_join(d->store_thread, NULL);
+    }
+    pthread_mutex_lock(&d->read_lock);
+    d->read_stop = true;
+    pthread_cond_signal(&d->read_wake);
+    pthread_mutex_unlock(&d->read_lock);
+    if (d->has_reader) {
+        pthread_join(d->reader_thread, NULL);
+    }
+    pthread_mutex_lock(&d->gens_lock);
+    d->fold_stop = true;
+    pthread_cond_signal(&d->fold_wake);
+    pthread_mutex_unlock(&d->gens_lock);
+    if (d->has_fold) {
+        pthread_join(d->fold_thread, NULL);
+    }
+}
+
+/* An orderly stop: sessions that are connected now were connected until now. */
+static void mark_stopped(struct durable *d)
+{
+    const int64_t now = d->o.boot_ms() + d->clock;
+    MDB_txn *txn;
+
+    if (!d->has_store || durable_health(d) == ST_IO ||
+        mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn) != 0) {
+        return;
+    }
+    if (meta_put_u64(txn, d->state.meta, "stopped", (uint64_t)now) != 0 ||
+        meta_put_u64(txn, d->state.meta, "newest", (uint64_t)now) != 0) {
+        mdb_txn_abort(txn);
+    } else if (mdb_txn_commit(txn) != 0) {
+        durable_log(d, LOG_LEVEL_WARNING, "%s: the stop could not be written", d->state.env.file);
+    }
+}
+
+static void durable_close(struct store *s)
+{
+    struct durable *d = (struct durable *)s;
+
+    stop_threads(d);
+    mark_stopped(d);
+    gen_unref(d->cur);
+    gen_unref(d->folding);
+    batch_fini(&d->batch);
+    env_close(&d->journal.env);
+    env_close(&d->state.env);
+    if (d->lock_fd >= 0) {
+        close(d->lock_fd);
+    }
+    pthread_cond_destroy(&d->wake);
+    pthread_cond_destroy(&d->fold_wake);
+    pthread_cond_destroy(&d->folded);
+    pthread_cond_destroy(&d->read_wake);
+    pthread_mutex_destroy(&d->wake_lock);
+    pthread_mutex_destroy(&d->gens_lock);
+    pthread_mutex_destroy(&d->read_lock);
+    pthread_mutex_destroy(&d->stats_lock);
+    free((void *)(uintptr_t)d->o.dir);
+    free(d);
+}
+
+/* ---- small ones ---- */
+
+static bool durable_keeps(const struct store *s)
+{
+    (void)s;
+    return true;
+}
+
+static uint64_t durable_first_free_id(const struct store *s)
+{
+    return ((const struct durable *)s)->first_free_id;
+}
+
+static enum store_rc health_op(const struct store *s)
+{
+    return durable_health((const struct durable *)s);
+}
+
+static const char *trouble_op(const struct store *s)
+{
+    const struct durable *d = (const struct durable *)s;
+
+    switch (durable_health(d)) {
+    case ST_IO:
+        return d->trouble;
+    case ST_NOSPACE:
+        return env_is_low(&d->journal.env) ? d->journal.env.file : d->state.env.file;
+    case ST_OK:
+    case ST_CLOSED:
+    case ST_NOMEM:
+        break;
+    }
+    return "";
+}
+
+static void durable_stats(struct store *s, struct store_stats *out)
+{
+    struct durable *d = (struct durable *)s;
+    uint64_t bytes;
+    uint64_t records;
+
+    pthread_mutex_lock(&d->gens_lock);
+    bytes = d->cur->bytes + (d->folding == NULL ? 0 : d->folding->bytes);
+    records = d->cur->records + (d->folding == NULL ? 0 : d->folding->records);
+    pthread_mutex_unlock(&d->gens_lock);
+    pthread_mutex_lock(&d->stats_lock);
+    *out = d->stats;
+    pthread_mutex_unlock(&d->stats_lock);
+    out->journal_bytes = bytes;
+    out->journal_records = records;
+    out->pending = atomic_load_explicit(&d->pending, memory_order_relaxed);
+    out->health = durable_health(d);
+    out->refusing = out->health != ST_OK;
+}
+
+static const struct store_ops durable_ops = {
+    .close = durable_close,
+    .keeps = durable_keeps,
+    .submit = writer_submit,
+    .stats = durable_stats,
+    .first_free_id = durable_first_free_id,
+    .load = recover_load,
+    .read = reader_read,
+    .backup = backup_run,
+    .health = health_op,
+    .trouble = trouble_op,
+};
+
+static void init_locks(struct durable *d)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->wake, &attr);
+    pthread_cond_init(&d->fold_wake, &attr);
+    pthread_cond_init(&d->folded, &attr);
+    pthread_cond_init(&d->read_wake, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&d->wake_lock, NULL);
+    pthread_mutex_init(&d->gens_lock, NULL);
+    pthread_mutex_init(&d->read_lock, NULL);
+    pthread_mutex_init(&d->stats_lock, NULL);
+}
+
+static struct durable *create(const struct store_options *o)
+{
+    struct durable *d = aligned_alloc(64, (sizeof(*d) + 63) / 64 * 64);
+
+    if (d == NULL) {
+        return NULL;
+    }
+    memset(d, 0, sizeof(*d));
+    d->base.ops = &durable_ops;
+    d->o = *o;
+    d->o.dir = strdup(o->dir);
+    fill_in(&d->o);
+    d->lock_fd = -1;
+    d->waiting_last = &d->waiting;
+    d->reads_last = &d->reads;
+    d->fold_rate = 200000; /* until the first fold has been timed */
+    d->cur = gen_create();
+    init_locks(d);
+    return d;
+}
+
+enum store_rc store_open(const struct store_options *o, struct store **out, char *err, size_t cap)
+{
+    struct durable *d = create(o);
+    enum store_rc rc;
+
+    *out = NULL;
+    err[0] = '\0';
+    if (d == NULL || d->o.dir == NULL || d->cur == NULL) {
+        rc = ST_NOMEM;
+        goto fail;
+    }
+    d->lock_fd = env_lock(d->o.dir, err, cap);
+    if (d->lock_fd < 0) {
+        rc = ST_IO;
+        goto fail;
+    }
+    rc = recover_open(d, err, cap);
+    if (rc == ST_OK && !start_threads(d)) {
+        rc = ST_NOMEM;
+    }
+    if (rc != ST_OK) {
+        goto fail;
+    }
+    *out = &d->base;
+    return ST_OK;
+fail:
+    if (err[0] == '\0') {
+        snprintf(err, cap, "%s: out of memory or threads", o->dir);
+    }
+    if (d != NULL) {
+        durable_close(&d->base);
+    }
+    return rc;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * durable.h - inside of the durable store: what its three threads share.
+ *
+ *     submit ──> intake ──> store thread ──> journal ──> generation `cur` ──> done()
+ *                                                          │ frozen as `folding`
+ *                           fold thread  ──> state <───────┘
+ *     read   ──> intake ──> (behind its units) ──> reader thread: cur + folding + state ──> done()
+ *
+ * Threads and locks
+ *     intake      lock-free list; `wake_lock` only around sleeping and waking the store thread
+ *     gens_lock   cur, folding, trim_to, and the inside of cur; held for a batch or a page, never
+ *                 over I/O
+ *     read_lock   the reader's list
+ *     stats_lock  counters
+ * No thread holds two of them. Environments: only the store thread writes to `journal`, only the
+ * fold thread to `state`.
+ */
+#ifndef NOCTULE_STORAGE_DURABLE_H
+#define NOCTULE_STORAGE_DURABLE_H
+
+#include "storage/batch.h"
+#include "storage/gen.h"
+#include "storage/journal.h"
+#include "storage/ops.h"
+#include "storage/state.h"
+
+#include <pthread.h>
+
+struct durable {
+    struct store base;
+    struct store_options o; /* with defaults filled in; o.dir is a copy */
+    int lock_fd;
+    uint8_t id[STORE_ID];
+    struct state state;
+    struct journal journal;
+    /* Constant after open: disk time = CLOCK_BOOTTIME + clock. */
+    int64_t clock;
+    int64_t crash_ms; /* wall clock: when the last run ended, for sessions that were connected */
+    uint64_t first_free_id;
+
+    _Alignas(64) _Atomic(struct store_unit *) intake; /* newest first; seq_cst with `asleep` */
+    _Atomic uint64_t pending;                         /* relaxed: a count */
+    _Alignas(64) _Atomic bool asleep;
+    _Atomic bool closing; /* seq_cst: seen by every submit after store_close() began */
+    pthread_mutex_t wake_lock;
+    pthread_cond_t wake;
+
+    /* The store thread's own. */
+    struct batch batch;
+    struct store_unit *waiting, **waiting_last; /* taken from intake, oldest first */
+    uint64_t next_group;
+    double rate; /* units a second, smoothed */
+
+    pthread_mutex_t gens_lock;
+    pthread_cond_t fold_wake; /* for the fold thread */
+    struct gen *cur, *folding;
+    uint64_t trim_to;     /* journal keys below belong to folded groups */
+    unsigned fold_paused; /* backups under way */
+    bool fold_busy;
+    bool fold_stop;        /* fold what is there, then end */
+    bool fold_force;       /* fold what is there now */
+    pthread_cond_t folded; /* signalled after every fold */
+
+    pthread_mutex_t read_lock;
+    pthread_cond_t read_wake;
+    struct store_page *reads, **reads_last;
+    bool read_stop;
+
+    /* Written once, from ST_OK, before `failed`; release/acquire publishes trouble. */
+    _Atomic int failed;
+    _Atomic bool failing; /* who sets it writes trouble */
+    char trouble[256];
+    _Atomic int no_space; /* a group or fold that found no room; relaxed */
+
+    pthread_mutex_t stats_lock;
+    struct store_stats stats;
+    double fold_rate; /* records a second; stats_lock */
+
+    bool has_store, has_fold, has_reader;
+    pthread_t store_thread, fold_thread, reader_thread;
+};
+
+void durable_log(const struct durable *d, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* A write or sync failed: final. */
+void durable_fail(struct durable *d, const char *file, int mdb_rc);
+enum store_rc durable_health(const struct durable *d);
+int64_t durable_mono_us(void);
+/* For store_options.log; as syslog's. */
+enum { LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6 };
+
+/* writer.c */
+void *writer_thread(void *durable);
+enum store_rc writer_submit(struct store *s, struct store_unit *u);
+
+/* fold.c */
+void *fold_thread(void *durable);
+/* Folds a frozen generation; may be done again after a failure or crash. LMDB's code. */
+int fold_generation(struct durable *d, struct gen *g);
+
+/* reader.c */
+void *reader_thread(void *durable);
+enum store_rc reader_read(struct store *s, struct store_page *p);
+
+/* recover.c: before the threads start */
+enum store_rc recover_open(struct durable *d, char *err, size_t cap);
+enum store_rc recover_load(struct store *s, const struct store_load *l);
+/* Disk time -> CLOCK_BOOTTIME; 0 stays 0. */
+int64_t recover_time(const struct durable *d, int64_t wall_ms);
+
+/* backup.c */
+enum store_rc backup_run(struct store *s, const char *to_dir, char *err, size_t cap);
+
+#endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/env.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MIN_MAP     (1u << 20)
+#define MAX_TABLES  16
+#define SLACK_PAGES 64 /* LMDB need not write the last pages it counts */
+
+enum store_rc env_rc(int rc)
+{
+    switch (rc) {
+    case 0:
+        return ST_OK;
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL:
+    case ENOSPC:
+    case EDQUOT:
+        return ST_NOSPACE;
+    case ENOMEM:
+        return ST_NOMEM;
+    default:
+        return ST_IO;
+    }
+}
+
+static bool sync_dir(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+
+/* A directory that a power cut may take away again is no place for what was acknowledged. */
+static bool make_dir(const char *dir, char *err, size_t cap)
+{
+    char *copy;
+    bool ok;
+
+    if (mkdir(dir, 0750) != 0) {
+        if (errno == EEXIST) {
+            return true;
+        }
+        snprintf(err, cap, "%s: %s", dir, strerror(errno));
+        return false;
+    }
+    copy = strdup(dir);
+    ok = copy != NULL && sync_dir(dirname(copy));
+    if (!ok) {
+        snprintf(err, cap, "%s: cannot be synced: %s", dir, strerror(errno));
+    }
+    free(copy);
+    return ok;
+}
+
+/* LMDB found pages that contradict each other: there is no way on from here. */
+static void damaged(MDB_env *mdb, const char *what)
+{
+    const struct env *e = mdb_env_get_userctx(mdb);
+
+    fprintf(stderr, "%s: damaged: %s\n", e->file, what);
+    abort();
+}
+
+static int try_open(struct env *e, const char *dir, uint64_t map)
+{
+    int rc = mdb_env_create(&e->mdb);
+
+    if (rc != 0) {
+        e->mdb = NULL;
+        return rc;
+    }
+    mdb_env_set_userctx(e->mdb, e);
+    mdb_env_set_assert(e->mdb, damaged);
+    rc = mdb_env_set_mapsize(e->mdb, map);
+    if (rc == 0) {
+        rc = mdb_env_set_maxdbs(e->mdb, MAX_TABLES);
+    }
+    if (rc == 0) {
+        rc = mdb_env_open(e->mdb, dir, MDB_NOTLS, 0640);
+    }
+    if (rc != 0) {
+        mdb_env_close(e->mdb);
+        e->mdb = NULL;
+    }
+    return rc;
+}
+
+static const char *why(int rc)
+{
+    switch (rc) {
+    case MDB_INVALID:
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+        return "damaged: not a valid LMDB file";
+    case MDB_VERSION_MISMATCH:
+        return "written by another version of LMDB, or damaged";
+    default:
+        return mdb_strerror(rc);
+    }
+}
+
+static uint64_t end_of_pages(struct env *e)
+{
+    MDB_envinfo info;
+    MDB_stat st;
+
+    mdb_env_info(e->mdb, &info);
+    mdb_env_stat(e->mdb, &st);
+    return ((uint64_t)info.me_last_pgno + 1) * st.ms_psize;
+}
+
+/* A page beyond the end of the file is a SIGBUS when it is read. */
+static bool check_length(struct env *e, char *err, size_t cap)
+{
+    const uint64_t end = end_of_pages(e);
+    struct stat st;
+    int fd;
+
+    mdb_env_get_fd(e->mdb, &fd);
+    if (fstat(fd, &st) != 0) {
+        snprintf(err, cap, "%s: %s", e->file, strerror(errno));
+        return false;
+    }
+    if ((uint64_t)st.st_size >= end) {
+        return true;
+    }
+    if ((uint64_t)st.st_size + SLACK_PAGES * 4096u < end || ftruncate(fd, (off_t)end) != 0) {
+        snprintf(err, cap, "%s: damaged: %lld bytes long instead of %llu", e->file,
+                 (long long)st.st_size, (unsigned long long)end);
+        return false;
+    }
+    return true;
+}
+
+static bool is_fresh(struct env *e)
+{
+    MDB_envinfo info;
+
+    mdb_env_info(e->mdb, &info);
+    return info.me_last_txnid == 0;
+}
+
+enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ballast, bool *fresh,
+                       char *err, size_t cap)
+{
+    int dead;
+    int rc;
+
+    *e = (struct env){.ballast = ballast};
+    if (asprintf(&e->file, "%s/data.mdb", dir) < 0) {
+        e->file = NULL;
+        snprintf(err, cap, "out of memory");
+        return ST_NOMEM;
+    }
+    if (!make_dir(dir, err, cap)) {
+        return ST_IO;
+    }
+    rc = try_open(e, dir, map);
+    while (rc == ENOMEM && map / 2 >= MIN_MAP) {
+        map /= 2;
+        rc = try_open(e, dir, map);
+    }
+    if (rc != 0) {
+        snprintf(err, cap, "%s: %s", e->file, why(rc));
+        return rc == ENOMEM ? ST_NOMEM : ST_IO;
+    }
+    if (!sync_dir(dir)) {
+        snprintf(err, cap, "%s: cannot be synced: %s", dir, strerror(errno));
+        return ST_IO;
+    }
+    mdb_reader_check(e->mdb, &dead);
+    *fresh = is_fresh(e);
+    return check_length(e, err, cap) ? ST_OK : ST_IO;
+}
+
+void env_close(struct env *e)
+{
+    if (e->mdb != NULL) {
+        mdb_env_close(e->mdb);
+        e->mdb = NULL;
+    }
+    free(e->file);
+    e->file = NULL;
+}
+
+/* ---- ballast ---- */
+
+static uint64_t free_bytes(struct env *e)
+{
+    MDB_txn *txn;
+    MDB_cursor *cur;
+    MDB_val key;
+    MDB_val val;
+    uint64_t pages = 0;
+
+    if (mdb_txn_begin(e->mdb, NULL, MDB_RDONLY, &txn) != 0) {
+        return 0;
+    }
+    if (mdb_cursor_open(txn, 0, &cur) == 0) { /* table 0: lists of free pages, their number first */
+        while (mdb_cursor_get(cur, &key, &val, MDB_NEXT) == 0) {
+            size_t n;
+            memcpy(&n, val.mv_data, sizeof(n));
+            pages += n;
+        }
+        mdb_cursor_close(cur);
+    }
+    mdb_txn_abort(txn);
+    return pages * 4096;
+}
+
+static bool disk_has(int fd, uint64_t bytes)
+{
+    struct statvfs v;
+
+    return fstatvfs(fd, &v) != 0 || (uint64_t)v.f_bavail * v.f_frsize >= bytes;
+}
+
+static int64_t mono_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void env_top_up(struct env *e)
+{
+    const uint64_t end = end_of_pages(e);
+    bool low;
+    int fd;
+
+    if (atomic_load_explicit(&e->low, memory_order_relaxed)) {
+        if (mono_ms() < e->retry_ms) {
+            return;
+        }
+    } else if (e->reserved_to >= end + e->ballast / 4 * 3) {
+        return;
+    }
+    mdb_env_get_fd(e->mdb, &fd);
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)e->ballast) == 0) {
+        low = false;
+    } else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+        low = free_bytes(e) < 2 * e->ballast; /* drained: pages of its own are free again */
+    } else {
+        low = !disk_has(fd, e->ballast); /* this file system cannot reserve */
+    }
+    if (!low) {
+        e->reserved_to = end + e->ballast;
+    }
+    e->retry_ms = mono_ms() + 1000;
+    atomic_store_explicit(&e->low, low, memory_order_relaxed);
+}
+
+bool env_is_low(const struct env *e)
+{
+    return atomic_load_explicit(&e->low, memory_order_relaxed);
+}
+
+/* ---- lock ---- */
+
+void env_lock_sign(int fd)
+{
+    char pid[32];
+    int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+
+    /* Only for the message a second process gives; the lock holds without it. */
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
+        return;
+    }
+}
+
+int env_lock(const char *dir, char *err, size_t cap)
+{
+    char *path;
+    char pid[32] = "";
+    int fd;
+
+    if (!make_dir(dir, err, cap)) {
+        return -1;
+    }
+    if (asprintf(&path, "%s/lock", dir) < 0) {
+        snprintf(err, cap, "out of memory");
+        return -1;
+    }
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        snprintf(err, cap, "%s: %s", path, strerror(errno));
+    } else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
+        pid[n > 0 ? n : 0] = '\0';
+        snprintf(err, cap, "%s: the store is in use by another process (%.*s)", path,
+                 (int)strcspn(pid, "\n"), pid);
+        close(fd);
+        fd = -1;
+    }
+    free(path);
+    return fd;
+}

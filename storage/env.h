@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * env.h - one LMDB environment of the store: opening, its checks, its ballast; and the lock that
+ * keeps a second process out.
+ *
+ * Flags      default sync and MDB_NOTLS, nothing else: no flag is cheaper and safe against a power
+ * cut. Map   reserved once and never resized: a resize under a reader is a crash.
+ *
+ * Ballast    removals need free pages too, so a full disk could not be drained. The file is kept
+ * allocated past its last page; when that cannot be topped up, the environment is low and
+ * new work has to be refused.
+ *
+ * Threads    the one that writes to the environment; env_is_low() any.
+ */
+#ifndef NOCTULE_STORAGE_ENV_H
+#define NOCTULE_STORAGE_ENV_H
+
+#include "storage/store.h"
+
+#include <lmdb.h>
+#include <stdatomic.h>
+
+struct env {
+    MDB_env *mdb;
+    char *file;           /* its data file, for messages */
+    uint64_t ballast;     /* bytes */
+    uint64_t reserved_to; /* the file is allocated up to here */
+    int64_t retry_ms;     /* monotonic: not to be topped up again before */
+    _Atomic bool low;     /* relaxed: a hint, nothing else is read after it */
+};
+
+/* dir is made if missing. *fresh: the environment holds nothing yet. On failure err has a sentence.
+ */
+enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ballast, bool *fresh,
+                       char *err, size_t cap) __attribute__((warn_unused_result));
+void env_close(struct env *e); /* zeroed is fine */
+
+/* After a commit, and from time to time when low. */
+void env_top_up(struct env *e);
+bool env_is_low(const struct env *e);
+
+/* What an error of LMDB means: ST_NOSPACE, ST_NOMEM or ST_IO. */
+enum store_rc env_rc(int mdb_rc);
+
+/* The lock on a store's directory (made if missing); -1: not to be had, err says why. */
+int env_lock(const char *dir, char *err, size_t cap);
+/* Writes the process id into it; changes its modification time. */
+void env_lock_sign(int fd);
+
+#endif

@@ -1,0 +1,880 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fold: a frozen generation into `state`, sorted, in slices of synced transactions.
+ *
+ * Happy path: the first slice writes the generation's bounds (`folding`); sessions, subscriptions,
+ * bodies, entries, QoS 2 ids, retained messages, wills, ends of sessions follow; the last slice
+ * writes `folded`. Then the journal may be trimmed.
+ *
+ * A crash between two slices: the next start folds exactly the same groups again (the bounds are
+ * kept), and each step may be done twice; FORMAT.md, "Consistency", has the rules. Only with the
+ * same bounds is what vanished the same, too: an entry that a first, interrupted fold has put must
+ * not be taken for one that was born and removed within a longer generation.
+ *
+ * No room: tried again every second, journal and generation stay. A failed write or sync is final.
+ */
+#include "storage/bytes.h"
+#include "storage/durable.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SLICE_OPS   10000u
+#define SLICE_BYTES (4u << 20)
+
+struct delta {
+    uint64_t body;
+    int64_t n;
+};
+
+struct fold {
+    struct durable *d;
+    struct state *s;
+    struct gen *g;
+    MDB_txn *txn;
+    MDB_cursor *queue;
+    uint32_t ops; /* of this slice */
+    size_t bytes;
+    struct delta *deltas; /* of bodies; applied with the slice */
+    size_t ndeltas, deltas_cap;
+    uint64_t dropped;
+    struct scratch tmp, key;
+};
+
+/* ---- slices ---- */
+
+static int begin(struct fold *f)
+{
+    int rc = mdb_txn_begin(f->s->env.mdb, NULL, 0, &f->txn);
+
+    if (rc != 0) {
+        f->txn = NULL;
+        return rc;
+    }
+    f->ops = 0;
+    f->bytes = 0;
+    return mdb_cursor_open(f->txn, f->s->queue, &f->queue);
+}
+
+static int by_delta_body(const void *a, const void *b)
+{
+    const struct delta *x = a;
+    const struct delta *y = b;
+
+    return x->body < y->body ? -1 : x->body > y->body;
+}
+
+static int apply_delta(struct fold *f, uint64_t body, int64_t n)
+{
+    struct store_op op;
+    uint8_t k[8];
+    uint8_t head[BODY_HEAD];
+    uint32_t count;
+    MDB_val whole;
+    int rc;
+
+    put_be64(k, body);
+    rc = object_get(f->txn, f->s->bodies, k, sizeof(k), &f->tmp, &whole);
+    if (rc == MDB_NOTFOUND) {
+        return 0; /* an entry without a body; the checker names it */
+    }
+    if (rc == 0 && !body_view(whole, &count, &op)) {
+        rc = MDB_CORRUPTED;
+    }
+    if (rc != 0 || n == 0) {
+        return rc;
+    }
+    if ((int64_t)count + n <= 0) {
+        return object_del(f->txn, f->s->bodies, k, sizeof(k));
+    }
+    put_le32(head, (uint32_t)((int64_t)count + n));
+    return object_patch(f->txn, f->s->bodies, k, sizeof(k), head, sizeof(head));
+}
+
+/* All changes to one body's count meet, and the bodies come in the order of their pages. */
+static int apply_deltas(struct fold *f)
+{
+    int rc = 0;
+
+    if (f->ndeltas > 1) {
+        qsort(f->deltas, f->ndeltas, sizeof(*f->deltas), by_delta_body);
+    }
+    for (size_t i = 0; i < f->ndeltas && rc == 0;) {
+        const uint64_t body = f->deltas[i].body;
+        int64_t n = 0;
+        for (; i < f->ndeltas && f->deltas[i].body == body; i++) {
+            n += f->deltas[i].n;
+        }
+        rc = apply_delta(f, body, n);
+    }
+    f->ndeltas = 0;
+    return rc;
+}
+
+static int add_delta(struct fold *f, uint64_t body, int n)
+{
+    if (f->ndeltas == f->deltas_cap) {
+        const size_t cap = f->deltas_cap == 0 ? 1024 : f->deltas_cap * 2;
+        struct delta *v = realloc(f->deltas, cap * sizeof(*v));
+        if (v == NULL) {
+            return ENOMEM;
+        }
+        f->deltas = v;
+        f->deltas_cap = cap;
+    }
+    f->deltas[f->ndeltas++] = (struct delta){body, n};
+    return 0;
+}
+
+static int end_slice(struct fold *f)
+{
+    int rc = apply_deltas(f);
+
+    if (rc != 0) {
+        return rc;
+    }
+    mdb_cursor_close(f->queue);
+    rc = mdb_txn_commit(f->txn);
+    f->txn = NULL;
+    if (rc == 0) {
+        env_top_up(&f->s->env);
+    }
+    return rc;
+}
+
+static bool slice_full(const struct fold *f)
+{
+    return f->ops >= SLICE_OPS || f->bytes >= SLICE_BYTES;
+}
+
+/* After every operation: a slice ends between two of them. */
+static int step(struct fold *f, size_t bytes)
+{
+    int rc;
+
+    f->ops++;
+    f->bytes += bytes;
+    if (!slice_full(f)) {
+        return 0;
+    }
+    rc = end_slice(f);
+    return rc != 0 ? rc : begin(f);
+}
+
+/* ---- sessions ---- */
+
+static int by_session(const void *a, const void *b)
+{
+    const struct gen_session *x = *(struct gen_session *const *)a;
+    const struct gen_session *y = *(struct gen_session *const *)b;
+
+    return x->session < y->session ? -1 : x->session > y->session;
+}
+
+/* The generation's sessions in the order of their ids; NULL: no memory. */
+static struct gen_session **sorted_sessions(struct gen *g)
+{
+    struct gen_session **v = malloc((g->nsessions + 1u) * sizeof(struct gen_session *));
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; v != NULL && i < g->sessions_cap; i++) {
+        if (g->sessions[i] != NULL) {
+            v[n++] = g->sessions[i];
+        }
+    }
+    if (n > 1) {
+        qsort(v, n, sizeof(struct gen_session *), by_session);
+    }
+    return v;
+}
+
+static void forget_bodies(const struct gen_session *gs)
+{
+    for (uint32_t i = 0; i < gs->puts.n; i++) {
+        const struct gen_entry *e = &gs->puts.v[i];
+        if (!e->dead && e->born != NULL) {
+            e->born->live--;
+        }
+    }
+}
+
+/*
+ * Which sessions there are. What came for one that ended, or that nobody knows, is left out, and
+ * its bodies do not count it. The same on every try: the fold makes or ends no session without
+ * saying so in the generation. `live` is changed once only: a second try finds `skip` set.
+ */
+static int classify(struct fold *f, struct gen_session *gs)
+{
+    uint8_t k[8];
+    MDB_val whole;
+    int rc = 0;
+
+    if (gs->skip) {
+        return 0;
+    }
+    if (!gs->ended && gs->record == NULL) {
+        put_be64(k, gs->session);
+        rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
+    }
+    if (gs->ended || rc == MDB_NOTFOUND) {
+        f->dropped += gs->ended ? 0 : gs->puts.n + gs->olds.n;
+        gs->skip = true;
+        forget_bodies(gs);
+        rc = 0;
+    }
+    return rc;
+}
+
+static int put_session(struct fold *f, const struct gen_session *gs)
+{
+    struct session_head h = {.next_seq = 1, .first_seq = 1};
+    const uint8_t *p = gs->record;
+    struct store_op old;
+    struct store_op op;
+    uint8_t k[8];
+    MDB_val whole;
+    uint8_t *buf;
+    size_t n;
+    int rc;
+
+    if (gs->record == NULL || gs->skip) {
+        return 0;
+    }
+    put_be64(k, gs->session);
+    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
+    if (rc == 0 && !session_view(whole, &h, &old)) {
+        rc = MDB_CORRUPTED;
+    }
+    if ((rc != 0 && rc != MDB_NOTFOUND) || !record_decode(&p, gs->end, &op)) {
+        return rc != 0 ? rc : MDB_CORRUPTED;
+    }
+    n = SESSION_HEAD + record_size(&op);
+    buf = scratch_room(&f->tmp, n);
+    if (buf == NULL) {
+        return ENOMEM;
+    }
+    session_head_put(buf, &h);
+    record_encode(buf + SESSION_HEAD, &op);
+    rc = object_put(f->txn, f->s->sessions, k, sizeof(k), buf, n, false);
+    return rc != 0 ? rc : step(f, n);
+}
+
+/* ---- named: subscriptions, QoS 2 ids, retained messages, wills ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    const struct gen_named *x = *(struct gen_named *const *)a;
+    const struct gen_named *y = *(struct gen_named *const *)b;
+
+    if (x->kind != y->kind) {
+        return x->kind < y->kind ? -1 : 1;
+    }
+    if (x->session != y->session) {
+        return x->session < y->session ? -1 : 1;
+    }
+    return x->hash < y->hash ? -1 : x->hash > y->hash;
+}
+
+static int put_inbound(struct fold *f, const struct gen_named *n)
+{
+    uint8_t b[10];
+    MDB_val key = {sizeof(b), b};
+    MDB_val none = {0, NULL};
+
+    put_be64(b, n->session);
+    put_be16(b + 8, (uint16_t)n->hash);
+    return n->del ? mdb_del(f->txn, f->s->inbound, &key, NULL)
+                  : mdb_put(f->txn, f->s->inbound, &key, &none, 0);
+}
+
+static int put_will(struct fold *f, const struct gen_named *n, const struct store_op *op)
+{
+    const size_t size = record_size(op);
+    uint8_t k[8];
+    uint8_t *buf;
+
+    put_be64(k, n->session);
+    if (n->del) {
+        return object_del(f->txn, f->s->wills, k, sizeof(k));
+    }
+    buf = scratch_room(&f->tmp, size);
+    if (buf == NULL) {
+        return ENOMEM;
+    }
+    record_encode(buf, op);
+    return object_put(f->txn, f->s->wills, k, sizeof(k), buf, size, false);
+}
+
+static int put_named(struct fold *f, const struct gen_named *n)
+{
+    const struct gen_session *gs = gen_find(f->g, n->session);
+    const uint8_t *p = n->record;
+    struct store_op op;
+    int rc;
+
+    if (!record_decode(&p, n->end, &op)) {
+        return MDB_CORRUPTED;
+    }
+    if (n->kind != ST_RETAINED_PUT && gs != NULL &&
+        (n->kind == ST_WILL_PUT ? gs->ended : gs->skip)) {
+        f->dropped++;
+        return 0;
+    }
+    if (n->kind == ST_SUB_PUT) {
+        rc = n->del ? sub_del(f->s, f->txn, n->session, op.name, &f->tmp)
+                    : sub_put(f->s, f->txn, &op, &f->tmp);
+    } else if (n->kind == ST_INBOUND_PUT) {
+        rc = put_inbound(f, n);
+    } else if (n->kind == ST_WILL_PUT) {
+        rc = put_will(f, n, &op);
+    } else {
+        rc = n->del ? retained_del(f->s, f->txn, op.name, &f->tmp)
+                    : retained_put(f->s, f->txn, &op, &f->tmp);
+    }
+    if (rc == MDB_NOTFOUND) {
+        rc = 0; /* a removal is always kept; often there was nothing to remove */
+    }
+    return rc != 0 ? rc : step(f, (size_t)(p - n->record));
+}
+
+static int fold_named(struct fold *f)
+{
+    struct gen *g = f->g;
+    struct gen_named **v = malloc((g->nnamed + 1u) * sizeof(struct gen_named *));
+    uint32_t n = 0;
+    int rc = 0;
+
+    if (v == NULL) {
+        return ENOMEM;
+    }
+    for (uint32_t i = 0; i < g->named_cap; i++) {
+        if (g->named[i] != NULL) {
+            v[n++] = g->named[i];
+        }
+    }
+    qsort(v, n, sizeof(struct gen_named *), by_name);
+    for (uint32_t i = 0; i < n && rc == 0; i++) {
+        rc = put_named(f, v[i]);
+    }
+    free(v);
+    return rc;
+}
+
+/* ---- bodies ---- */
+
+struct body_list {
+    struct gen_body **v;
+    uint32_t n;
+};
+
+static void collect_body(void *arg, struct gen_body *b)
+{
+    struct body_list *l = arg;
+
+    if (b->live > 0) {
+        l->v[l->n++] = b;
+    }
+}
+
+static int by_body(const void *a, const void *b)
+{
+    const struct gen_body *x = *(struct gen_body *const *)a;
+    const struct gen_body *y = *(struct gen_body *const *)b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int put_body(struct fold *f, const struct gen_body *b)
+{
+    const uint8_t *p = b->record;
+    struct store_op op;
+    uint8_t k[8];
+    MDB_val whole;
+    uint8_t *buf;
+    size_t n;
+    int rc;
+
+    if (!record_decode(&p, b->end, &op)) {
+        return MDB_CORRUPTED;
+    }
+    put_be64(k, b->id);
+    n = BODY_HEAD + (size_t)(p - b->record);
+    buf = scratch_room(&f->tmp, n);
+    if (buf == NULL) {
+        return ENOMEM;
+    }
+    put_le32(buf, b->live);
+    memcpy(buf + BODY_HEAD, b->record, n - BODY_HEAD);
+    rc = object_put(f->txn, f->s->bodies, k, sizeof(k), buf, n, true);
+    if (rc == MDB_KEYEXIST) { /* not the last one, or there already: then it stays */
+        rc = object_get(f->txn, f->s->bodies, k, sizeof(k), &f->key, &whole);
+        if (rc == MDB_NOTFOUND) {
+            rc = object_put(f->txn, f->s->bodies, k, sizeof(k), buf, n, false);
+        }
+    }
+    return rc != 0 ? rc : step(f, n);
+}
+
+static int fold_bodies(struct fold *f)
+{
+    struct body_list l = {malloc((f->g->nbodies + 1u) * sizeof(struct gen_body *)), 0};
+    int rc = 0;
+
+    if (l.v == NULL) {
+        return ENOMEM;
+    }
+    gen_each_body(f->g, collect_body, &l);
+    qsort(l.v, l.n, sizeof(struct gen_body *), by_body);
+    for (uint32_t i = 0; i < l.n && rc == 0; i++) {
+        rc = put_body(f, l.v[i]);
+    }
+    free(l.v);
+    return rc;
+}
+
+/* ---- entries ---- */
+
+static int get_entry(struct fold *f, MDB_val *key, struct queue_value *v)
+{
+    MDB_val val;
+    int rc = mdb_cursor_get(f->queue, key, &val, MDB_SET);
+
+    return rc == 0 && !queue_value_get(val, v) ? MDB_CORRUPTED : rc;
+}
+
+static int put_entry(struct fold *f, struct session_head *h, MDB_val *key,
+                     const struct gen_entry *e)
+{
+    const struct queue_value v = {
+        .body = e->body,
+        .expires_ms = e->expires_ms,
+        .number = e->number,
+        .size = e->born == NULL ? 0 : e->born->size,
+        .packet_id = e->packet_id,
+        .flags = e->flags,
+        .step = e->step,
+    };
+    uint8_t b[ENTRY_VALUE];
+    MDB_val val = {sizeof(b), b};
+    int rc;
+
+    queue_value_put(b, &v);
+    rc = mdb_cursor_put(f->queue, key, &val, MDB_NOOVERWRITE);
+    if (rc == MDB_KEYEXIST) { /* an interrupted fold has put it; all but the counts is absolute */
+        val = (MDB_val){sizeof(b), b};
+        return mdb_cursor_put(f->queue, key, &val, 0);
+    }
+    if (rc == 0) {
+        h->count++;
+        h->bytes += v.size;
+        if (e->born == NULL) {
+            rc = add_delta(f, e->body, 1);
+        }
+    }
+    return rc;
+}
+
+static int del_entry(struct fold *f, struct session_head *h, MDB_val *key)
+{
+    struct queue_value v;
+    int rc = get_entry(f, key, &v);
+
+    if (rc == 0) {
+        rc = mdb_cursor_del(f->queue, 0);
+    }
+    if (rc == 0) {
+        h->count -= h->count > 0;
+        h->bytes -= h->bytes < v.size ? h->bytes : v.size;
+        rc = add_delta(f, v.body, -1);
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int step_entry(struct fold *f, MDB_val *key, const struct gen_entry *e)
+{
+    struct queue_value v;
+    uint8_t b[ENTRY_VALUE];
+    MDB_val val = {sizeof(b), b};
+    int rc = get_entry(f, key, &v);
+
+    if (rc != 0) {
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    v.packet_id = e->packet_id;
+    v.step = e->step;
+    queue_value_put(b, &v);
+    return mdb_cursor_put(f->queue, key, &val, 0);
+}
+
+/* The record of the session with what the entries of this slice made of it. */
+static int put_head(struct fold *f, uint64_t session, struct session_head *h)
+{
+    uint8_t b[16];
+    uint8_t head[SESSION_HEAD];
+    MDB_val key = {sizeof(b), b};
+    MDB_val val;
+    int rc;
+
+    queue_key(b, session, 0);
+    rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        return rc;
+    }
+    h->first_seq = h->next_seq;
+    if (rc == 0 && key.mv_size == sizeof(b) && get_be64(key.mv_data) == session) {
+        h->first_seq = get_be64((uint8_t *)key.mv_data + 8);
+    }
+    session_head_put(head, h);
+    put_be64(b, session);
+    return object_patch(f->txn, f->s->sessions, b, 8, head, sizeof(head));
+}
+
+static int get_head(struct fold *f, uint64_t session, struct session_head *h)
+{
+    struct store_op op;
+    uint8_t k[8];
+    MDB_val whole;
+    int rc;
+
+    put_be64(k, session);
+    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
+    return rc == 0 && !session_view(whole, h, &op) ? MDB_CORRUPTED : rc;
+}
+
+static int fold_entry(struct fold *f, uint64_t session, struct session_head *h,
+                      const struct gen_entry *e)
+{
+    uint8_t b[16];
+    MDB_val key = {sizeof(b), b};
+    int rc = 0;
+
+    queue_key(b, session, e->seq);
+    if (e->what == GEN_PUT) {
+        if (!e->dead) {
+            rc = put_entry(f, h, &key, e);
+        }
+        h->next_seq = e->seq >= h->next_seq ? e->seq + 1 : h->next_seq;
+    } else if (e->what == GEN_DEL) {
+        rc = del_entry(f, h, &key);
+    } else {
+        rc = step_entry(f, &key, e);
+    }
+    if (rc == 0 && !(e->what == GEN_PUT && e->dead)) {
+        f->ops++;
+        f->bytes += 64;
+        if (slice_full(f)) { /* the counts go with the entries they count */
+            rc = put_head(f, session, h);
+            if (rc == 0) {
+                rc = end_slice(f);
+            }
+            if (rc == 0) {
+                rc = begin(f);
+            }
+        }
+    }
+    return rc;
+}
+
+static bool has_live(const struct gen_session *gs)
+{
+    for (uint32_t i = 0; i < gs->puts.n; i++) {
+        if (!gs->puts.v[i].dead) {
+            return true;
+        }
+    }
+    return gs->olds.n > 0;
+}
+
+static int fold_entries(struct fold *f, const struct gen_session *gs)
+{
+    struct session_head h;
+    int rc;
+
+    if (gs->skip || !has_live(gs)) {
+        return 0;
+    }
+    rc = get_head(f, gs->session, &h);
+    for (uint32_t i = 0; i < gs->olds.n && rc == 0; i++) {
+        rc = fold_entry(f, gs->session, &h, &gs->olds.v[i]);
+    }
+    for (uint32_t i = 0; i < gs->puts.n && rc == 0; i++) {
+        rc = fold_entry(f, gs->session, &h, &gs->puts.v[i]);
+    }
+    return rc != 0 ? rc : put_head(f, gs->session, &h);
+}
+
+/* ---- ends ---- */
+
+/* Every key of a table that begins with the session. */
+static int del_prefix(struct fold *f, MDB_dbi dbi, uint64_t session)
+{
+    uint8_t b[8];
+    int rc;
+
+    put_be64(b, session);
+    do {
+        MDB_cursor *cur;
+        MDB_val key = {sizeof(b), b};
+        MDB_val val;
+        bool ours = false;
+
+        rc = mdb_cursor_open(f->txn, dbi, &cur);
+        if (rc != 0) {
+            return rc;
+        }
+        rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
+        while (rc == 0 && !slice_full(f)) {
+            ours = key.mv_size >= sizeof(b) && memcmp(key.mv_data, b, sizeof(b)) == 0;
+            if (!ours) {
+                break;
+            }
+            rc = mdb_cursor_del(cur, 0);
+            f->ops++;
+            if (rc == 0) {
+                rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT); /* the one behind the removed */
+            }
+        }
+        mdb_cursor_close(cur);
+        if (rc != 0 || !ours) {
+            break;
+        }
+        rc = end_slice(f); /* full, and there may be more */
+        if (rc == 0) {
+            rc = begin(f);
+        }
+    } while (rc == 0);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Entries go with their counts, a slice at a time. */
+static int end_entries(struct fold *f, uint64_t session)
+{
+    struct session_head h;
+    int rc = get_head(f, session, &h);
+
+    while (rc == 0) {
+        struct gen_entry e = {.what = GEN_DEL};
+        uint8_t b[16];
+        MDB_val key = {sizeof(b), b};
+        MDB_val val;
+
+        queue_key(b, session, 0);
+        rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
+        if (rc == 0 && (key.mv_size != sizeof(b) || get_be64(key.mv_data) != session)) {
+            rc = MDB_NOTFOUND;
+        }
+        if (rc == 0) {
+            e.seq = get_be64((uint8_t *)key.mv_data + 8);
+            rc = fold_entry(f, session, &h, &e);
+        }
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int end_session(struct fold *f, const struct gen_session *gs)
+{
+    uint8_t k[8];
+    int rc;
+
+    if (!gs->ended) {
+        return 0;
+    }
+    rc = end_entries(f, gs->session);
+    if (rc == 0) {
+        rc = del_prefix(f, f->s->subs, gs->session);
+    }
+    if (rc == 0) {
+        rc = del_prefix(f, f->s->inbound, gs->session);
+    }
+    put_be64(k, gs->session);
+    if (rc == 0) {
+        rc = object_del(f->txn, f->s->wills, k, sizeof(k));
+        rc = rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    if (rc == 0) {
+        rc = object_del(f->txn, f->s->sessions, k, sizeof(k));
+        rc = rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    return rc != 0 ? rc : step(f, 0);
+}
+
+/* ---- the whole ---- */
+
+static int each_session(struct fold *f, struct gen_session **v,
+                        int (*fn)(struct fold *f, const struct gen_session *gs))
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; i < f->g->nsessions && rc == 0; i++) {
+        rc = fn(f, v[i]);
+    }
+    return rc;
+}
+
+static int put_folded(struct fold *f)
+{
+    int rc = meta_put_u64(f->txn, f->s->meta, "folded", f->g->last);
+
+    if (rc == 0) {
+        rc = meta_put_u64(f->txn, f->s->meta, "free_id", f->g->free_id);
+    }
+    return rc != 0 ? rc : meta_put_u64(f->txn, f->s->meta, "newest", (uint64_t)f->g->wall_ms);
+}
+
+static int fold_all(struct fold *f, struct gen_session **v)
+{
+    int rc = begin(f);
+
+    for (uint32_t i = 0; i < f->g->nsessions && rc == 0; i++) {
+        rc = classify(f, v[i]);
+    }
+    if (rc == 0) {
+        rc = meta_put_u64(f->txn, f->s->meta, "folding", f->g->last);
+    }
+    if (rc == 0) {
+        rc = each_session(f, v, put_session);
+    }
+    if (rc == 0) {
+        rc = fold_bodies(f);
+    }
+    if (rc == 0) {
+        rc = each_session(f, v, fold_entries);
+    }
+    if (rc == 0) {
+        rc = fold_named(f);
+    }
+    if (rc == 0) {
+        rc = each_session(f, v, end_session);
+    }
+    if (rc == 0) {
+        rc = put_folded(f);
+    }
+    return rc != 0 ? rc : end_slice(f);
+}
+
+int fold_generation(struct durable *d, struct gen *g)
+{
+    struct fold f = {.d = d, .s = &d->state, .g = g};
+    struct gen_session **v = sorted_sessions(g);
+    int rc = v == NULL ? ENOMEM : fold_all(&f, v);
+
+    if (f.txn != NULL) {
+        mdb_txn_abort(f.txn);
+    }
+    free(v);
+    free(f.deltas);
+    scratch_free(&f.tmp);
+    scratch_free(&f.key);
+    if (rc == 0 && f.dropped > 0) {
+        pthread_mutex_lock(&d->stats_lock);
+        d->stats.dropped += f.dropped;
+        pthread_mutex_unlock(&d->stats_lock);
+    }
+    return rc;
+}
+
+/* ---- the thread ---- */
+
+static void wait_until_ms(struct durable *d, int64_t due_ms)
+{
+    struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = due_ms % 1000 * 1000000};
+
+    pthread_cond_timedwait(&d->fold_wake, &d->gens_lock, &ts);
+}
+
+/* Holding gens_lock: whether the current generation is to be folded; *due_ms when it will be. */
+static bool is_due(const struct durable *d, int64_t *due_ms)
+{
+    const int64_t now = durable_mono_us() / 1000;
+
+    *due_ms = now + 60000;
+    if (d->cur->last == 0 || d->fold_paused > 0 || durable_health(d) == ST_IO) {
+        return false;
+    }
+    if (d->fold_stop || d->fold_force || d->cur->bytes >= d->o.fold_bytes ||
+        d->cur->records >= d->o.fold_records) {
+        return true;
+    }
+    *due_ms = d->cur->born_ms + d->o.fold_ms;
+    return *due_ms <= now;
+}
+
+static void count_fold(struct durable *d, const struct gen *g, int64_t us)
+{
+    const double rate = (double)g->records * 1e6 / (double)(us > 0 ? us : 1);
+
+    pthread_mutex_lock(&d->stats_lock);
+    d->stats.folds++;
+    d->stats.fold_us = (uint64_t)us;
+    if (g->records > 1000) { /* a small one says nothing of a large one */
+        d->fold_rate += (rate - d->fold_rate) / 2;
+    }
+    pthread_mutex_unlock(&d->stats_lock);
+}
+
+/* Holding gens_lock. One fold, with as many tries as it takes; false: given up. */
+static bool fold_once(struct durable *d)
+{
+    struct gen *next = gen_create();
+    const int64_t began = durable_mono_us();
+    int rc;
+
+    if (next == NULL) {
+        wait_until_ms(d, began / 1000 + 1000);
+        return !d->fold_stop;
+    }
+    d->folding = d->cur;
+    d->cur = next;
+    d->fold_force = false;
+    d->fold_busy = true;
+    for (;;) {
+        pthread_mutex_unlock(&d->gens_lock);
+        rc = fold_generation(d, d->folding);
+        if (rc == 0) {
+            count_fold(d, d->folding, durable_mono_us() - began);
+        }
+        pthread_mutex_lock(&d->gens_lock);
+        if (rc == 0 || env_rc(rc) == ST_IO || d->fold_stop) {
+            break;
+        }
+        atomic_store_explicit(&d->no_space, 1, memory_order_relaxed);
+        wait_until_ms(d, durable_mono_us() / 1000 + 1000);
+    }
+    d->fold_busy = false;
+    if (rc == 0) {
+        atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
+        d->trim_to = d->folding->next_key;
+        gen_unref(d->folding);
+        d->folding = NULL;
+    } else if (env_rc(rc) == ST_IO) {
+        durable_fail(d, d->state.env.file, rc);
+    }
+    pthread_cond_broadcast(&d->folded);
+    return rc == 0;
+}
+
+void *fold_thread(void *arg)
+{
+    struct durable *d = arg;
+    int64_t due_ms;
+
+    pthread_mutex_lock(&d->gens_lock);
+    for (;;) {
+        if (is_due(d, &due_ms)) {
+            if (!fold_once(d)) {
+                break;
+            }
+        } else if (d->fold_stop) {
+            break;
+        } else {
+            wait_until_ms(d, due_ms);
+            if (env_is_low(&d->state.env)) {
+                env_top_up(&d->state.env);
+            }
+        }
+    }
+    pthread_mutex_unlock(&d->gens_lock);
+    return NULL;
+}

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/gen.h"
+
+#include "storage/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define CHUNK 65536u
+
+struct gen_chunk {
+    struct gen_chunk *next;
+    size_t used; /* bytes of data */
+    _Alignas(16) uint8_t data[];
+};
+
+/* Zeroed, for as long as the generation lives. */
+static void *chunk_alloc(struct gen_chunk **list, size_t size)
+{
+    struct gen_chunk *c = *list;
+    void *p;
+
+    if (c == NULL || c->used + size > CHUNK) {
+        c = calloc(1, sizeof(*c) + CHUNK);
+        if (c == NULL) {
+            return NULL;
+        }
+        c->next = *list;
+        *list = c;
+    }
+    p = c->data + c->used;
+    c->used += size;
+    return p;
+}
+
+static void chunks_free(struct gen_chunk *c)
+{
+    while (c != NULL) {
+        struct gen_chunk *next = c->next;
+        free(c);
+        c = next;
+    }
+}
+
+struct gen *gen_create(void)
+{
+    struct gen *g = calloc(1, sizeof(*g));
+
+    if (g != NULL) {
+        atomic_init(&g->refs, 1);
+    }
+    return g;
+}
+
+void gen_ref(struct gen *g)
+{
+    /* relaxed: whoever refers to it already keeps it alive. */
+    atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
+}
+
+void gen_unref(struct gen *g)
+{
+    if (g == NULL || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    for (uint32_t i = 0; i < g->sessions_cap; i++) {
+        if (g->sessions[i] != NULL) {
+            free(g->sessions[i]->puts.v);
+            free(g->sessions[i]->olds.v);
+        }
+    }
+    for (uint32_t i = 0; i < g->ngroups; i++) {
+        free(g->groups[i]);
+    }
+    chunks_free(g->bodies);
+    chunks_free(g->pool);
+    free(g->groups);
+    free(g->sessions);
+    free(g->named);
+    free(g);
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
+    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
+    return x ^ (x >> 32);
+}
+
+/* ---- sessions ---- */
+
+static struct gen_session **session_slot(struct gen_session **t, uint32_t cap, uint64_t session)
+{
+    uint32_t i = (uint32_t)mix(session) & (cap - 1);
+
+    while (t[i] != NULL && t[i]->session != session) {
+        i = (i + 1) & (cap - 1);
+    }
+    return &t[i];
+}
+
+const struct gen_session *gen_find(const struct gen *g, uint64_t session)
+{
+    return g->sessions_cap == 0 ? NULL : *session_slot(g->sessions, g->sessions_cap, session);
+}
+
+static bool sessions_grow(struct gen *g)
+{
+    const uint32_t cap = g->sessions_cap == 0 ? 64 : g->sessions_cap * 2;
+    struct gen_session **t = calloc(cap, sizeof(struct gen_session *));
+
+    if (t == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < g->sessions_cap; i++) {
+        if (g->sessions[i] != NULL) {
+            *session_slot(t, cap, g->sessions[i]->session) = g->sessions[i];
+        }
+    }
+    free(g->sessions);
+    g->sessions = t;
+    g->sessions_cap = cap;
+    return true;
+}
+
+static struct gen_session *session_need(struct gen *g, uint64_t session)
+{
+    struct gen_session **slot;
+
+    if (g->nsessions >= g->sessions_cap / 4 * 3 && !sessions_grow(g)) {
+        return NULL;
+    }
+    slot = session_slot(g->sessions, g->sessions_cap, session);
+    if (*slot == NULL) {
+        struct gen_session *s = chunk_alloc(&g->pool, sizeof(*s));
+        if (s == NULL) {
+            return NULL;
+        }
+        s->session = session;
+        *slot = s;
+        g->nsessions++;
+    }
+    return *slot;
+}
+
+/* ---- entries ---- */
+
+uint32_t gen_lower(const struct gen_entries *e, uint64_t seq)
+{
+    uint32_t lo = 0;
+    uint32_t hi = e->n;
+
+    if (e->n == 0 || e->v[e->n - 1].seq < seq) {
+        return e->n; /* the usual case: seqs rise */
+    }
+    while (lo < hi) {
+        const uint32_t mid = lo + (hi - lo) / 2;
+        if (e->v[mid].seq < seq) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    return lo;
+}
+
+/* The entry with this seq; *made: it is new, zeroed but for seq. */
+static struct gen_entry *entry_need(struct gen_entries *e, uint64_t seq, bool *made)
+{
+    const uint32_t at = gen_lower(e, seq);
+
+    *made = at == e->n || e->v[at].seq != seq;
+    if (!*made) {
+        return &e->v[at];
+    }
+    if (e->n == e->cap) {
+        const uint32_t cap = e->cap == 0 ? 4 : e->cap * 2;
+        struct gen_entry *v = realloc(e->v, cap * sizeof(*v));
+        if (v == NULL) {
+            return NULL;
+        }
+        e->v = v;
+        e->cap = cap;
+    }
+    memmove(&e->v[at + 1], &e->v[at], (e->n - at) * sizeof(*e->v));
+    e->n++;
+    e->v[at] = (struct gen_entry){.seq = seq};
+    return &e->v[at];
+}
+
+static struct gen_entry *born_here(struct gen_session *s, uint64_t seq)
+{
+    const uint32_t at = gen_lower(&s->puts, seq);
+
+    return at < s->puts.n && s->puts.v[at].seq == seq ? &s->puts.v[at] : NULL;
+}
+
+static bool add_put(struct gen_session *s, const struct store_op *op, struct gen_body *last)
+{
+    bool made;
+    struct gen_entry *e = entry_need(&s->puts, op->seq, &made);
+
+    if (e == NULL || !made) { /* never used again: a second one changes nothing */
+        return e != NULL;
+    }
+    e->what = GEN_PUT;
+    e->body = op->body;
+    e->expires_ms = op->expires_ms;
+    e->number = op->number;
+    e->packet_id = op->packet_id;
+    e->flags = op->flags;
+    e->born = last != NULL && last->id == op->body ? last : NULL;
+    if (e->born != NULL) {
+        e->born->live++;
+    }
+    return true;
+}
+
+static bool add_change(struct gen_session *s, const struct store_op *op)
+{
+    struct gen_entry *e = born_here(s, op->seq);
+    bool made;
+
+    if (e == NULL) {
+        e = entry_need(&s->olds, op->seq, &made);
+        if (e == NULL) {
+            return false;
+        }
+        if (op->kind == ST_ENTRY_DEL) {
+            e->what = GEN_DEL;
+        } else if (made) {
+            e->what = GEN_STEP;
+        }
+    } else if (op->kind == ST_ENTRY_DEL && !e->dead) {
+        e->dead = true;
+        if (e->born != NULL) {
+            e->born->live--;
+        }
+    }
+    if (op->kind == ST_ENTRY_STEP) {
+        e->packet_id = op->packet_id;
+        e->step = op->flags;
+    }
+    return true;
+}
+
+/* ---- names ---- */
+
+static bool same_name(const struct gen_named *n, const struct store_op *op)
+{
+    const uint8_t *p = n->record;
+    struct store_op old;
+
+    return record_decode(&p, n->end, &old) && old.name.n == op->name.n &&
+           (op->name.n == 0 || memcmp(old.name.p, op->name.p, op->name.n) == 0);
+}
+
+static uint64_t named_hash(enum store_op_kind kind, uint64_t session, uint64_t hash)
+{
+    return mix(hash ^ mix(session) ^ (uint64_t)kind);
+}
+
+static bool named_grow(struct gen *g)
+{
+    const uint32_t cap = g->named_cap == 0 ? 64 : g->named_cap * 2;
+    struct gen_named **t = calloc(cap, sizeof(struct gen_named *));
+
+    if (t == NULL) {
+        return false;
+    }
+    for (uint32_t i = 0; i < g->named_cap; i++) {
+        struct gen_named *n = g->named[i];
+        if (n != NULL) {
+            uint32_t at = (uint32_t)named_hash(n->kind, n->session, n->hash) & (cap - 1);
+            while (t[at] != NULL) {
+                at = (at + 1) & (cap - 1);
+            }
+            t[at] = n;
+        }
+    }
+    free(g->named);
+    g->named = t;
+    g->named_cap = cap;
+    return true;
+}
+
+/* kind: the PUT's. */
+static bool add_named(struct gen *g, const struct store_op *op, enum store_op_kind kind,
+                      const uint8_t *record, const uint8_t *end)
+{
+    const uint64_t hash =
+        kind == ST_INBOUND_PUT ? op->packet_id : XXH3_64bits(op->name.p, op->name.n);
+    const bool by_name = kind == ST_SUB_PUT || kind == ST_RETAINED_PUT;
+    struct gen_named *n;
+    uint32_t at;
+
+    if (g->nnamed >= g->named_cap / 4 * 3 && !named_grow(g)) {
+        return false;
+    }
+    /* A will has one key for all its names. */
+    at = (uint32_t)named_hash(kind, op->session, kind == ST_WILL_PUT ? 0 : hash) &
+         (g->named_cap - 1);
+    for (; (n = g->named[at]) != NULL; at = (at + 1) & (g->named_cap - 1)) {
+        if (n->kind == kind && n->session == op->session &&
+            (kind == ST_WILL_PUT || n->hash == hash) && (!by_name || same_name(n, op))) {
+            break;
+        }
+    }
+    if (n == NULL) {
+        n = chunk_alloc(&g->pool, sizeof(*n));
+        if (n == NULL) {
+            return false;
+        }
+        n->kind = kind;
+        n->session = op->session;
+        n->hash = kind == ST_WILL_PUT ? 0 : hash;
+        g->named[at] = n;
+        g->nnamed++;
+    }
+    n->record = record;
+    n->end = end;
+    n->del = op->kind != kind;
+    return true;
+}
+
+/* ---- groups ---- */
+
+static struct gen_body *add_body(struct gen *g, const struct store_op *op, const uint8_t *record,
+                                 const uint8_t *end)
+{
+    struct gen_body *b = chunk_alloc(&g->bodies, sizeof(*b));
+
+    if (b != NULL) {
+        *b = (struct gen_body){.id = op->body, .record = record, .end = end, .size = body_size(op)};
+        g->nbodies++;
+    }
+    return b;
+}
+
+static bool add_of_session(struct gen *g, const struct store_op *op, const uint8_t *record,
+                           const uint8_t *end, struct gen_body *last)
+{
+    struct gen_session *s = session_need(g, op->session);
+
+    if (s == NULL) {
+        return false;
+    }
+    switch (op->kind) {
+    case ST_SESSION_PUT:
+        s->record = record;
+        s->end = end;
+        return true;
+    case ST_SESSION_END:
+        s->ended = true;
+        return true;
+    case ST_ENTRY_PUT:
+        return add_put(s, op, last);
+    case ST_ENTRY_STEP:
+    case ST_ENTRY_DEL:
+        return add_change(s, op);
+    case ST_SUB_PUT:
+    case ST_SUB_DEL:
+        return add_named(g, op, ST_SUB_PUT, record, end);
+    case ST_INBOUND_PUT:
+    case ST_INBOUND_DEL:
+        return add_named(g, op, ST_INBOUND_PUT, record, end);
+    case ST_BODY_PUT:
+    case ST_RETAINED_PUT:
+    case ST_RETAINED_DEL:
+    case ST_WILL_PUT:
+    case ST_WILL_DEL:
+    case ST_OP_KINDS:
+        break;
+    }
+    return true;
+}
+
+static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *end,
+                               uint32_t expected)
+{
+    struct gen_body *last = NULL;
+    uint32_t n = 0;
+
+    for (; p != end; n++) {
+        const uint8_t *record = p;
+        struct store_op op;
+        bool ok = true;
+
+        if (!record_decode(&p, end, &op)) {
+            return GEN_BAD;
+        }
+        if (op.kind == ST_BODY_PUT) {
+            last = add_body(g, &op, record, end);
+            ok = last != NULL;
+        } else if (op.kind == ST_RETAINED_PUT || op.kind == ST_RETAINED_DEL) {
+            ok = add_named(g, &op, ST_RETAINED_PUT, record, end);
+        } else if (op.kind == ST_WILL_PUT || op.kind == ST_WILL_DEL) {
+            ok = add_named(g, &op, ST_WILL_PUT, record, end);
+        } else {
+            ok = add_of_session(g, &op, record, end, last);
+        }
+        if (!ok) {
+            return GEN_NOMEM;
+        }
+    }
+    return n == expected ? GEN_OK : GEN_BAD;
+}
+
+static bool keep_buffer(struct gen *g, uint8_t *buf)
+{
+    if (g->ngroups == g->groups_cap) {
+        const uint32_t cap = g->groups_cap == 0 ? 16 : g->groups_cap * 2;
+        uint8_t **v = realloc(g->groups, cap * sizeof(*v));
+        if (v == NULL) {
+            free(buf);
+            return false;
+        }
+        g->groups = v;
+        g->groups_cap = cap;
+    }
+    g->groups[g->ngroups++] = buf;
+    return true;
+}
+
+enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
+{
+    struct group group;
+
+    if (!keep_buffer(g, buf)) {
+        return GEN_NOMEM;
+    }
+    group_peek(buf, &group);
+    if (g->last == 0) {
+        g->first = group.number;
+    }
+    g->last = group.number;
+    g->free_id = group.free_id;
+    g->wall_ms = group.wall_ms;
+    g->next_key = next_key;
+    g->bytes += n;
+    g->records += group.records;
+    return add_records(g, buf + GROUP_HEADER, buf + n, group.records);
+}
+
+void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg)
+{
+    for (struct gen_chunk *c = g->bodies; c != NULL; c = c->next) {
+        for (size_t at = 0; at < c->used; at += sizeof(struct gen_body)) {
+            fn(arg, (struct gen_body *)(void *)(c->data + at));
+        }
+    }
+}

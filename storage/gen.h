@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gen.h - a generation: the groups that are in the journal and not in `state` yet, indexed.
+ *
+ * One generation takes the groups as they are committed; at a fold it is frozen and another one
+ * begins. What was born and removed within it is marked dead and will not be folded. Under other
+ * keys the last operation is what counts.
+ *
+ * Threads    the owner of the lock around it (durable.h) while it takes groups. Frozen, any thread
+ * may read it without; only fields marked "fold's" change then, and only the fold thread uses them.
+ *
+ * Ownership  counted; the buffers of its groups are its own and everything else points into them.
+ */
+#ifndef NOCTULE_STORAGE_GEN_H
+#define NOCTULE_STORAGE_GEN_H
+
+#include "storage/record.h"
+
+#include <stdatomic.h>
+
+struct gen_body {
+    uint64_t id;
+    const uint8_t *record; /* ends where its own lengths say */
+    const uint8_t *end;    /* of the group: bound for decoding */
+    uint32_t live;         /* entries born with it that are not dead; fold's once frozen */
+    uint32_t size;         /* body_size() */
+};
+
+enum gen_what { GEN_PUT, GEN_STEP, GEN_DEL };
+
+struct gen_entry {
+    uint64_t seq;
+    uint64_t body;
+    int64_t expires_ms;    /* wall clock */
+    struct gen_body *born; /* GEN_PUT: the body that came with it, or NULL */
+    uint32_t number;
+    uint16_t packet_id;
+    uint8_t flags, step;
+    uint8_t what; /* GEN_STEP, GEN_DEL: of an entry of an older generation */
+    bool dead;    /* GEN_PUT: removed within the generation */
+};
+
+struct gen_entries { /* in the order of seq */
+    struct gen_entry *v;
+    uint32_t n, cap;
+};
+
+struct gen_session {
+    uint64_t session;
+    const uint8_t *record, *end; /* the last ST_SESSION_PUT, or NULL */
+    struct gen_entries puts;     /* GEN_PUT */
+    struct gen_entries olds;     /* the others */
+    bool ended;
+    bool skip; /* fold's: there is no such session */
+};
+
+/* The last operation on a subscription, QoS 2 id, retained message or will. */
+struct gen_named {
+    uint64_t session;
+    uint64_t hash; /* of the name, or the packet id */
+    const uint8_t *record, *end;
+    enum store_op_kind kind; /* the PUT's kind, for what it is about */
+    bool del;
+};
+
+struct gen_chunk;
+
+struct gen {
+    _Atomic unsigned refs; /* acq_rel: who frees has seen what others did */
+    uint64_t first, last;  /* groups; last 0: none */
+    uint64_t free_id;
+    int64_t wall_ms;   /* of the last group */
+    int64_t born_ms;   /* monotonic: when the first group came */
+    uint64_t next_key; /* of the journal, behind the last group */
+    uint64_t bytes, records;
+    struct gen_session **sessions; /* open addressing, by id */
+    uint32_t nsessions, sessions_cap;
+    struct gen_named **named; /* open addressing */
+    uint32_t nnamed, named_cap;
+    uint32_t nbodies;
+    struct gen_chunk *bodies; /* the newest first */
+    struct gen_chunk *pool;   /* of sessions and named */
+    uint8_t **groups;
+    uint32_t ngroups, groups_cap;
+};
+
+struct gen *gen_create(void);
+void gen_ref(struct gen *g);
+void gen_unref(struct gen *g); /* NULL is fine */
+
+enum gen_rc { GEN_OK, GEN_BAD, GEN_NOMEM };
+/* Takes a group; buf (malloc'd) becomes the generation's in every case. Anything but GEN_OK leaves
+ * the generation fit for gen_unref() only. */
+enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
+    __attribute__((warn_unused_result));
+
+/* NULL: nothing about this session. */
+const struct gen_session *gen_find(const struct gen *g, uint64_t session);
+/* Position of the first entry with this seq or above; e->n if there is none. */
+uint32_t gen_lower(const struct gen_entries *e, uint64_t seq);
+/* Calls fn for every body. */
+void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg);
+
+#endif

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reader thread: pages of queues, so that a cold page of a file stalls nobody else.
+ *
+ * A request goes through the store thread's intake, behind the units of its submitter; when those
+ * are committed and in the current generation, it comes here. The generations are referenced first
+ * and the read transaction begins second: what a fold commits in between is then seen twice, which
+ * merging forgives, and never missed. Removals and steps win over what `state` has.
+ *
+ * A read transaction lasts for one page: one held open would make the file grow.
+ */
+#include "storage/bytes.h"
+#include "storage/durable.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct found {
+    uint64_t seq;
+    struct queue_value v;
+    const struct gen_body *born; /* NULL: the body is in `state` */
+};
+
+struct page {
+    struct durable *d;
+    struct store_page *p;
+    struct gen *folding, *cur;
+    MDB_txn *txn;
+    MDB_cursor *queue;
+    bool started;
+    bool in_state;      /* `state` has a next entry: */
+    struct found state; /* this one */
+    struct scratch memory, tmp;
+    size_t used;
+    uint32_t cap; /* entries */
+};
+
+/* ---- the three sources ---- */
+
+static int next_in_state(struct page *pg)
+{
+    uint8_t b[16];
+    MDB_val key = {sizeof(b), b};
+    MDB_val val;
+    int rc;
+
+    queue_key(b, pg->p->session, pg->p->from_seq);
+    rc = mdb_cursor_get(pg->queue, &key, &val, pg->started ? MDB_NEXT : MDB_SET_RANGE);
+    pg->started = true;
+    pg->in_state = false;
+    if (rc == MDB_NOTFOUND || (rc == 0 && get_be64(key.mv_data) != pg->p->session)) {
+        return 0;
+    }
+    if (rc == 0 && (key.mv_size != sizeof(b) || !queue_value_get(val, &pg->state.v))) {
+        rc = MDB_CORRUPTED;
+    }
+    if (rc == 0) {
+        pg->state.seq = get_be64((uint8_t *)key.mv_data + 8);
+        pg->in_state = true;
+    }
+    return rc;
+}
+
+static void from_entry(struct found *f, const struct gen_entry *e)
+{
+    *f = (struct found){
+        .seq = e->seq,
+        .born = e->born,
+        .v = {.body = e->body,
+              .expires_ms = e->expires_ms,
+              .number = e->number,
+              .packet_id = e->packet_id,
+              .flags = e->flags,
+              .step = e->step},
+    };
+}
+
+/* The first living entry of a generation with this seq or above. */
+static bool next_in_gen(const struct gen *g, uint64_t session, uint64_t seq, struct found *f)
+{
+    const struct gen_session *s = g == NULL ? NULL : gen_find(g, session);
+
+    if (s == NULL) {
+        return false;
+    }
+    for (uint32_t i = gen_lower(&s->puts, seq); i < s->puts.n; i++) {
+        if (!s->puts.v[i].dead) {
+            from_entry(f, &s->puts.v[i]);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What a newer generation says of an older entry; false: it is removed. */
+static bool overlay(const struct gen *g, uint64_t session, struct found *f)
+{
+    const struct gen_session *s = g == NULL ? NULL : gen_find(g, session);
+    uint32_t i;
+
+    if (s == NULL) {
+        return true;
+    }
+    i = gen_lower(&s->olds, f->seq);
+    if (i == s->olds.n || s->olds.v[i].seq != f->seq) {
+        return true;
+    }
+    if (s->olds.v[i].what == GEN_DEL) {
+        return false;
+    }
+    f->v.packet_id = s->olds.v[i].packet_id;
+    f->v.step = s->olds.v[i].step;
+    return true;
+}
+
+static bool has_ended(const struct gen *g, uint64_t session)
+{
+    const struct gen_session *s = g == NULL ? NULL : gen_find(g, session);
+
+    return s != NULL && s->ended;
+}
+
+/* ---- the page ---- */
+
+static bool copy(struct page *pg, struct store_bytes *b)
+{
+    uint8_t *p = scratch_room(&pg->memory, pg->used + b->n);
+
+    if (p == NULL) {
+        return false;
+    }
+    if (b->n > 0) {
+        memcpy(p + pg->used, b->p, b->n);
+    }
+    b->p = NULL; /* set when the buffer moves no more */
+    pg->used += b->n;
+    return true;
+}
+
+static bool room_for_entry(struct page *pg)
+{
+    struct store_page *p = pg->p;
+
+    if (p->n == pg->cap) {
+        const uint32_t cap = pg->cap == 0 ? 16 : pg->cap * 2;
+        struct store_entry *v = realloc(p->entries, cap * sizeof(*v));
+        if (v == NULL) {
+            return false;
+        }
+        p->entries = v;
+        pg->cap = cap;
+    }
+    return true;
+}
+
+static int get_body(struct page *pg, const struct found *f, struct store_op *op)
+{
+    uint8_t k[8];
+    uint32_t count;
+    MDB_val whole;
+    int rc;
+
+    if (f->born != NULL) {
+        const uint8_t *p = f->born->record;
+        return record_decode(&p, f->born->end, op) ? 0 : MDB_CORRUPTED;
+    }
+    put_be64(k, f->v.body);
+    rc = object_get(pg->txn, pg->d->state.bodies, k, sizeof(k), &pg->tmp, &whole);
+    return rc == 0 && !body_view(whole, &count, op) ? MDB_CORRUPTED : rc;
+}
+
+static int add_entry(struct page *pg, const struct found *f)
+{
+    struct store_page *p = pg->p;
+    struct store_entry *e;
+    struct store_op body;
+    int rc = get_body(pg, f, &body);
+
+    if (rc == MDB_NOTFOUND) {
+        durable_log(pg->d, LOG_LEVEL_WARNING, "%s: message %llu of session %llu has no body",
+                    pg->d->state.env.file, (unsigned long long)f->seq,
+                    (unsigned long long)p->session);
+        return 0;
+    }
+    if (rc == 0 && p->n > 0 && pg->used + body_size(&body) > p->max_bytes) {
+        p->more = true;
+        return 0;
+    }
+    if (rc != 0 || !room_for_entry(pg) || !copy(pg, &body.name) || !copy(pg, &body.props) ||
+        !copy(pg, &body.data)) {
+        return rc != 0 ? rc : ENOMEM;
+    }
+    e = &p->entries[p->n++];
+    *e = (struct store_entry){
+        .seq = f->seq,
+        .body = f->v.body,
+        .number = f->v.number,
+        .packet_id = f->v.packet_id,
+        .flags = f->v.flags,
+        .step = f->v.step,
+        .expires_ms = recover_time(pg->d, f->v.expires_ms),
+        .name = body.name,
+        .data = body.data,
+        .props = body.props,
+    };
+    return 0;
+}
+
+/* The entry with the lowest seq of at least `seq`; false: none left. *skip: it is removed. */
+static bool pick(struct page *pg, uint64_t seq, struct found *out, bool *skip)
+{
+    const uint64_t session = pg->p->session;
+    struct found a;
+    struct found b;
+    bool in_a = next_in_gen(pg->folding, session, seq, &a);
+    bool in_b;
+
+    *skip = false;
+    pthread_mutex_lock(&pg->d->gens_lock);
+    in_b = next_in_gen(pg->cur, session, seq, &b);
+    if (in_b && (!in_a || b.seq <= a.seq) && (!pg->in_state || b.seq <= pg->state.seq)) {
+        *out = b;
+    } else if (in_a && (!pg->in_state || a.seq <= pg->state.seq)) {
+        *out = a;
+        *skip = !overlay(pg->cur, session, out);
+    } else if (pg->in_state) {
+        *out = pg->state;
+        *skip = !overlay(pg->folding, session, out) || !overlay(pg->cur, session, out);
+    } else {
+        in_b = false;
+        in_a = false;
+    }
+    pthread_mutex_unlock(&pg->d->gens_lock);
+    return in_a || in_b || pg->in_state;
+}
+
+static int fill(struct page *pg)
+{
+    struct store_page *p = pg->p;
+    uint64_t seq = p->from_seq;
+    struct found f;
+    bool skip;
+    int rc = next_in_state(pg);
+
+    while (rc == 0 && !p->more && pick(pg, seq, &f, &skip)) {
+        if (!skip && p->n >= p->max_entries && p->n > 0) {
+            p->more = true;
+            break;
+        }
+        if (!skip) {
+            rc = add_entry(pg, &f);
+        }
+        seq = f.seq + 1;
+        if (rc == 0 && pg->in_state && pg->state.seq <= f.seq) {
+            rc = next_in_state(pg);
+        }
+        if (seq == 0) {
+            break;
+        }
+    }
+    return rc;
+}
+
+static void place_views(struct store_page *p, const uint8_t *at)
+{
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct store_entry *e = &p->entries[i];
+        e->name.p = at;
+        at += e->name.n;
+        e->props.p = at;
+        at += e->props.n;
+        e->data.p = at;
+        at += e->data.n;
+    }
+}
+
+static enum store_rc read_page(struct durable *d, struct store_page *p)
+{
+    struct page pg = {.d = d, .p = p};
+    bool ended;
+    int rc;
+
+    pthread_mutex_lock(&d->gens_lock);
+    pg.cur = d->cur;
+    gen_ref(pg.cur);
+    pg.folding = d->folding;
+    if (pg.folding != NULL) {
+        gen_ref(pg.folding);
+    }
+    ended = has_ended(pg.cur, p->session) || has_ended(pg.folding, p->session);
+    pthread_mutex_unlock(&d->gens_lock);
+    rc = ended ? 0 : mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &pg.txn);
+    if (rc == 0 && !ended) {
+        rc = mdb_cursor_open(pg.txn, d->state.queue, &pg.queue);
+        if (rc == 0) {
+            rc = fill(&pg);
+            mdb_cursor_close(pg.queue);
+        }
+        mdb_txn_abort(pg.txn);
+    }
+    gen_unref(pg.cur);
+    gen_unref(pg.folding);
+    scratch_free(&pg.tmp);
+    p->memory = pg.memory.p;
+    if (rc != 0) {
+        store_page_free(p);
+        p->more = false;
+        return env_rc(rc);
+    }
+    place_views(p, p->memory);
+    return ST_OK;
+}
+
+/* ---- the thread ---- */
+
+/* The request's place in the order has been reached. */
+static void placed(struct store_unit *u, enum store_rc rc)
+{
+    struct store_page *p =
+        (struct store_page *)(void *)((char *)u - offsetof(struct store_page, unit));
+    struct durable *d = p->memory; /* lent until the answer */
+
+    p->memory = NULL;
+    p->next = NULL;
+    if (rc != ST_OK) {
+        p->rc = rc;
+        p->done(p);
+        return;
+    }
+    pthread_mutex_lock(&d->read_lock);
+    *d->reads_last = p;
+    d->reads_last = &p->next;
+    pthread_cond_signal(&d->read_wake);
+    pthread_mutex_unlock(&d->read_lock);
+}
+
+enum store_rc reader_read(struct store *s, struct store_page *p)
+{
+    enum store_rc rc;
+
+    p->unit = (struct store_unit){.done = placed};
+    p->memory = s;
+    rc = writer_submit(s, &p->unit);
+    if (rc != ST_OK) {
+        p->memory = NULL;
+    }
+    return rc;
+}
+
+void *reader_thread(void *arg)
+{
+    struct durable *d = arg;
+
+    pthread_mutex_lock(&d->read_lock);
+    for (;;) {
+        struct store_page *p = d->reads;
+        if (p == NULL) {
+            if (d->read_stop) {
+                break;
+            }
+            pthread_cond_wait(&d->read_wake, &d->read_lock);
+            continue;
+        }
+        d->reads = p->next;
+        if (d->reads == NULL) {
+            d->reads_last = &d->reads;
+        }
+        pthread_mutex_unlock(&d->read_lock);
+        p->rc = read_page(d, p);
+        p->done(p);
+        pthread_mutex_lock(&d->read_lock);
+    }
+    pthread_mutex_unlock(&d->read_lock);
+    return NULL;
+}

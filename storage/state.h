@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * state.h - the folded tables, as FORMAT.md has them: objects in pieces, names under hashes, queue
+ * entries, the records of `meta`.
+ *
+ * Threads    a transaction belongs to one thread at a time; write transactions exist on the fold
+ * thread only, and before the threads start.  Errors  LMDB's codes; MDB_CORRUPTED for bytes that
+ * are not as they should be.
+ */
+#ifndef NOCTULE_STORAGE_STATE_H
+#define NOCTULE_STORAGE_STATE_H
+
+#include "storage/env.h"
+#include "storage/record.h"
+
+#define STORE_VERSION 1u
+#define PIECE_MAX     2000u /* above it LMDB takes overflow pages, which fragment */
+#define STORE_ID      16u
+
+struct state {
+    struct env env;
+    MDB_dbi meta, sessions, subs, bodies, retained, wills, queue, inbound;
+    uint64_t name_mask; /* of hashes of names; all ones but in tests of collisions */
+};
+
+/* A buffer that grows; zeroed is empty. */
+struct scratch {
+    uint8_t *p;
+    size_t cap;
+};
+uint8_t *scratch_room(struct scratch *s, size_t n); /* NULL: no memory */
+void scratch_free(struct scratch *s);
+
+int state_tables(struct state *s, MDB_txn *txn, unsigned flags);
+
+/* Records of a table `meta`, of either environment. MDB_NOTFOUND, MDB_CORRUPTED: other size. */
+int meta_get(MDB_txn *txn, MDB_dbi meta, const char *key, void *value, size_t n);
+int meta_put(MDB_txn *txn, MDB_dbi meta, const char *key, const void *value, size_t n);
+int meta_get_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t *v);
+int meta_put_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t v);
+
+/* ---- objects: K is a key of at most OBJECT_KEY bytes ---- */
+
+#define OBJECT_KEY 24u
+
+/* A view that is valid until the transaction ends or writes, or the scratch is used again. */
+int object_get(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, struct scratch *s,
+               MDB_val *whole);
+/* appending: puts nothing and gives MDB_KEYEXIST where k is not above every key there. */
+int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *whole,
+               size_t n, bool appending);
+/* Changes the first n bytes. */
+int object_patch(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *head,
+                 size_t n);
+int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn);
+/*
+ * The next object at or behind the cursor's key *k (kn bytes; on return the key found). The cursor
+ * is left on its first piece. n: bytes of K in this table.
+ */
+int object_next(MDB_cursor *cur, uint8_t *k, size_t n, struct scratch *s, MDB_val *whole,
+                bool *started);
+
+/* ---- subscriptions and retained messages: found by name ---- */
+
+/* prefix: session (subs) or nothing (retained). */
+int sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
+int sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
+            struct scratch *tmp);
+int retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
+int retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp);
+
+/* ---- sessions, bodies, queue ---- */
+
+#define SESSION_HEAD 32u
+#define BODY_HEAD    4u
+#define ENTRY_VALUE  28u
+#define SUB_KEY      17u
+#define RETAINED_KEY 17u
+
+struct session_head {
+    uint64_t next_seq, first_seq, count, bytes;
+};
+void session_head_put(uint8_t *p, const struct session_head *h);
+/* False: too short or not a session's record. */
+bool session_view(MDB_val whole, struct session_head *h, struct store_op *op);
+bool body_view(MDB_val whole, uint32_t *count, struct store_op *op);
+
+struct queue_value {
+    uint64_t body;
+    int64_t expires_ms; /* wall clock */
+    uint32_t number;
+    uint32_t size; /* of the body */
+    uint16_t packet_id;
+    uint8_t flags, step;
+};
+void queue_key(uint8_t *k, uint64_t session, uint64_t seq); /* 16 bytes */
+void queue_value_put(uint8_t *p, const struct queue_value *v);
+bool queue_value_get(MDB_val val, struct queue_value *v);
+
+/* What counts as the size of a body. */
+uint32_t body_size(const struct store_op *body);
+
+#endif

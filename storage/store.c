@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "storage/ops.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void store_close(struct store **sp)
+{
+    if (*sp != NULL) {
+        (*sp)->ops->close(*sp);
+        *sp = NULL;
+    }
+}
+
+bool store_keeps(const struct store *s)
+{
+    return s->ops->keeps(s);
+}
+
+enum store_rc store_submit(struct store *s, struct store_unit *u)
+{
+    return s->ops->submit(s, u);
+}
+
+void store_stats(struct store *s, struct store_stats *out)
+{
+    s->ops->stats(s, out);
+}
+
+uint64_t store_first_free_id(const struct store *s)
+{
+    return s->ops->first_free_id == NULL ? 1 : s->ops->first_free_id(s);
+}
+
+enum store_rc store_load(struct store *s, const struct store_load *l)
+{
+    return s->ops->load == NULL ? ST_OK : s->ops->load(s, l);
+}
+
+enum store_rc store_read(struct store *s, struct store_page *p)
+{
+    p->rc = ST_OK;
+    p->more = false;
+    p->n = 0;
+    p->entries = NULL;
+    p->memory = NULL;
+    return s->ops->read == NULL ? ST_CLOSED : s->ops->read(s, p);
+}
+
+void store_page_free(struct store_page *p)
+{
+    free(p->entries);
+    free(p->memory);
+    p->entries = NULL;
+    p->memory = NULL;
+    p->n = 0;
+}
+
+enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_t cap)
+{
+    if (s->ops->backup == NULL) {
+        snprintf(err, cap, "this store keeps nothing");
+        return ST_CLOSED;
+    }
+    return s->ops->backup(s, to_dir, err, cap);
+}
+
+enum store_rc store_health(const struct store *s)
+{
+    return s->ops->health == NULL ? ST_OK : s->ops->health(s);
+}
+
+const char *store_trouble(const struct store *s)
+{
+    return s->ops->trouble == NULL ? "" : s->ops->trouble(s);
+}

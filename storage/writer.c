@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store thread: group commit.
+ *
+ * Happy path: take what came in, let vanish what meets its removal (batch.c), append what is left
+ * to the journal as one transaction, add it to the current generation, answer every unit in order.
+ * While a commit runs the next batch gathers; between commits lie at least pace_us as long as the
+ * rate is low, and more as the backlog of the fold grows. A batch of which nothing is left needs no
+ * commit.
+ *
+ * Failures: no room fails the batch's units (ST_NOSPACE) and nothing has changed. A failed write or
+ * sync is final: these units and all later ones get ST_IO, and nothing is written any more.
+ */
+#include "storage/durable.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCH_OPS   65536u
+#define BATCH_BYTES (4u << 20)
+#define BUSY_RATE   50000.0 /* units a second from which on commits are not paced */
+#define IDLE_MS     5000    /* how often a sleeping store thread looks up */
+#define SLICE_NS    100000u
+
+/* ---- intake ---- */
+
+static void wake_writer(struct durable *d)
+{
+    pthread_mutex_lock(&d->wake_lock);
+    pthread_cond_signal(&d->wake);
+    pthread_mutex_unlock(&d->wake_lock);
+}
+
+enum store_rc writer_submit(struct store *s, struct store_unit *u)
+{
+    struct durable *d = (struct durable *)s;
+    struct store_unit *old;
+
+    /* seq_cst with store_close(): what it does not refuse is answered before the thread ends. */
+    if (atomic_load(&d->closing)) {
+        return ST_CLOSED;
+    }
+    atomic_fetch_add_explicit(&d->pending, 1, memory_order_relaxed);
+    old = atomic_load_explicit(&d->intake, memory_order_relaxed);
+    do {
+        u->next = old;
+        /* seq_cst: partner of the sleeper's store to `asleep` and its load of `intake`. */
+    } while (!atomic_compare_exchange_weak(&d->intake, &old, u));
+    if (old == NULL && atomic_load(&d->asleep)) {
+        wake_writer(d);
+    }
+    return ST_OK;
+}
+
+static void take(struct durable *d)
+{
+    struct store_unit *u = atomic_exchange(&d->intake, NULL);
+    struct store_unit *oldest = NULL;
+    struct store_unit *newest = u;
+
+    while (u != NULL) {
+        struct store_unit *next = u->next;
+        u->next = oldest;
+        oldest = u;
+        u = next;
+    }
+    if (oldest != NULL) {
+        *d->waiting_last = oldest;
+        d->waiting_last = &newest->next;
+    }
+}
+
+/* True: woken or nothing to wait for. */
+static void sleep_until_work(struct durable *d, int64_t ms)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    ts.tv_sec += ms / 1000;
+    ts.tv_nsec += ms % 1000 * 1000000;
+    if (ts.tv_nsec >= 1000000000) {
+        ts.tv_sec++;
+        ts.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&d->wake_lock);
+    atomic_store(&d->asleep, true);
+    while (atomic_load(&d->intake) == NULL && !atomic_load(&d->closing)) {
+        if (pthread_cond_timedwait(&d->wake, &d->wake_lock, &ts) == ETIMEDOUT) {
+            break;
+        }
+    }
+    atomic_store(&d->asleep, false);
+    pthread_mutex_unlock(&d->wake_lock);
+}
+
+/* ---- pace ---- */
+
+static void sleep_us(int64_t us)
+{
+    struct timespec ts = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+/* What is not folded yet, as a multiple of what starts a fold. */
+static double backlog(struct durable *d)
+{
+    uint64_t bytes;
+    uint64_t records;
+    double a;
+    double b;
+
+    pthread_mutex_lock(&d->gens_lock);
+    bytes = d->cur->bytes + (d->folding == NULL ? 0 : d->folding->bytes);
+    records = d->cur->records + (d->folding == NULL ? 0 : d->folding->records);
+    pthread_mutex_unlock(&d->gens_lock);
+    a = (double)bytes / (double)d->o.fold_bytes;
+    b = (double)records / (double)d->o.fold_records;
+    return a > b ? a : b;
+}
+
+/*
+ * Above one fold's worth of backlog commits are stretched: at the middle they go in at the rate at
+ * which folds take them out, at four times they stop. No wall, so no long stall.
+ */
+static void slow_down(struct durable *d, uint32_t records)
+{
+    double left = 1;
+
+    while (left > 0 && !atomic_load(&d->closing) && durable_health(d) == ST_OK) {
+        const double x = backlog(d);
+        double us;
+
+        if (x <= 1) {
+            return;
+        }
+        pthread_mutex_lock(&d->stats_lock);
+        us = (double)records / d->fold_rate * 1e6;
+        pthread_mutex_unlock(&d->stats_lock);
+        us = x >= 3.99 ? 1e9 : us * (x - 1) / (4 - x) * left;
+        if (us > 20000) { /* look again: the fold may have ended */
+            left *= 1 - 20000 / us;
+            us = 20000;
+        } else {
+            left = 0;
+        }
+        if (us >= 50) {
+            sleep_us((int64_t)us);
+        }
+    }
+}
+
+static void keep_pace(struct durable *d, int64_t began_us)
+{
+    const int64_t wait = began_us + d->o.pace_us - durable_mono_us();
+
+    if (d->o.pace_us > 0 && d->rate < BUSY_RATE && wait > 0 && !atomic_load(&d->closing)) {
+        sleep_us(wait < 100000 ? wait : 100000);
+    }
+}
+
+static void note_rate(struct durable *d, uint32_t units, int64_t us)
+{
+    const double now = (double)units * 1e6 / (double)(us > 0 ? us : 1);
+    double weight = (double)us / 20000; /* smoothed over some 20 ms */
+
+    weight = weight > 1 ? 1 : weight;
+    d->rate += (now - d->rate) * weight;
+}
+
+/* ---- a batch ---- */
+
+static size_t unit_bytes(const struct store_unit *u)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < u->nops; i++) {
+        n += 48 + u->ops[i].name.n + u->ops[i].data.n + u->ops[i].props.n;
+    }
+    return n;
+}
+
+/* The units of the next commit, out of `waiting`, at least one; *rc of the first when it cannot be
+ * taken. */
+static struct store_unit *gather(struct durable *d, uint32_t *units, enum store_rc *rc)
+{
+    struct store_unit *first = d->waiting;
+    struct store_unit **end = &d->waiting;
+    size_t bytes = 0;
+
+    batch_reset(&d->batch);
+    *units = 0;
+    *rc = ST_OK;
+    while (*end != NULL && d->batch.n < BATCH_OPS && bytes < BATCH_BYTES) {
+        bytes += unit_bytes(*end);
+        if (*units > 0 && bytes > BATCH_BYTES) {
+            break; /* a large one goes alone */
+        }
+        if (!batch_add(&d->batch, *end)) {
+            if (*units > 0) {
+                break;
+            }
+            *rc = ST_NOMEM;
+            end = &(*end)->next;
+            ++*units;
+            break;
+        }
+        ++*units;
+        end = &(*end)->next;
+    }
+    d->waiting = *end;
+    *end = NULL;
+    if (d->waiting == NULL) {
+        d->waiting_last = &d->waiting;
+    }
+    return first;
+}
+
+static int64_t disk_now(const struct durable *d)
+{
+    return d->o.boot_ms() + d->clock;
+}
+
+static uint64_t trim_point(struct durable *d)
+{
+    uint64_t to;
+
+    pthread_mutex_lock(&d->gens_lock);
+    to = d->trim_to;
+    pthread_mutex_unlock(&d->gens_lock);
+    return to;
+}
+
+static void count_commit(struct durable *d, const struct group *g, int64_t us)
+{
+    unsigned bucket = 0;
+
+    while (bucket < 23 && us >= (int64_t)2 << bucket) {
+        bucket++;
+    }
+    pthread_mutex_lock(&d->stats_lock);
+    d->stats.commits++;
+    d->stats.records += g->records;
+    d->stats.commit_us[bucket]++;
+    pthread_mutex_unlock(&d->stats_lock);
+}
+
+static void to_generation(struct durable *d, uint8_t *buf, uint32_t n)
+{
+    enum gen_rc rc;
+    bool fold;
+
+    pthread_mutex_lock(&d->gens_lock);
+    if (d->cur->last == 0) {
+        d->cur->born_ms = durable_mono_us() / 1000;
+    }
+    rc = gen_add(d->cur, buf, n, d->journal.next_key);
+    fold = d->cur->bytes >= d->o.fold_bytes || d->cur->records >= d->o.fold_records;
+    if (fold) {
+        pthread_cond_signal(&d->fold_wake);
+    }
+    pthread_mutex_unlock(&d->gens_lock);
+    if (rc != GEN_OK) { /* it is on disk, and what we know of it is not whole any more */
+        durable_fail(d, "memory for the journal's index", ENOMEM);
+    }
+}
+
+/* What is left of the batch into the journal. */
+static enum store_rc commit(struct durable *d)
+{
+    struct group g = {.number = d->next_group, .wall_ms = disk_now(d)};
+    bool more = false;
+    uint8_t *buf;
+    int64_t began;
+    enum store_rc rc = batch_seal(&d->batch, d->clock, &g, &buf);
+    int mrc;
+
+    if (rc != ST_OK || g.records == 0) {
+        return rc;
+    }
+    began = durable_mono_us();
+    mrc = journal_append(&d->journal, buf, g.length, trim_point(d), &more);
+    rc = env_rc(mrc);
+    if (rc != ST_OK) {
+        free(buf);
+        if (rc == ST_IO) {
+            durable_fail(d, d->journal.env.file, mrc);
+        } else {
+            atomic_store_explicit(&d->no_space, rc == ST_NOSPACE, memory_order_relaxed);
+        }
+        return rc;
+    }
+    atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
+    d->next_group++;
+    count_commit(d, &g, durable_mono_us() - began);
+    to_generation(d, buf, g.length);
+    env_top_up(&d->journal.env);
+    return atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
+}
+
+static void count_units(struct durable *d, const struct store_unit *u, uint32_t dead)
+{
+    pthread_mutex_lock(&d->stats_lock);
+    d->stats.annihilated += dead;
+    for (; u != NULL; u = u->next) {
+        d->stats.units++;
+        for (uint32_t i = 0; i < u->nops; i++) {
+            d->stats.ops[u->ops[i].kind]++;
+        }
+    }
+    pthread_mutex_unlock(&d->stats_lock);
+}
+
+static void answer(struct durable *d, struct store_unit *u, enum store_rc rc)
+{
+    while (u != NULL) {
+        struct store_unit *next = u->next; /* done() may free it */
+        atomic_fetch_sub_explicit(&d->pending, 1, memory_order_relaxed);
+        u->done(u, rc);
+        u = next;
+    }
+}
+
+static void run_batch(struct durable *d)
+{
+    const int64_t began = durable_mono_us();
+    uint32_t units;
+    enum store_rc rc;
+    struct store_unit *list = gather(d, &units, &rc);
+    const uint32_t records = d->batch.n;
+
+    if (atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK) {
+        rc = ST_IO;
+    } else if (rc == ST_OK) {
+        rc = commit(d);
+    }
+    count_units(d, list, d->batch.dead);
+    answer(d, list, rc);
+    slow_down(d, records);
+    if (d->waiting == NULL) {
+        keep_pace(d, began);
+    }
+    note_rate(d, units, durable_mono_us() - began);
+}
+
+/* The scheduler's default slice makes most syncs wait for a tick when both cores are busy. Newer
+ * kernels take a shorter one, without privilege; elsewhere this does nothing. */
+static void short_slice(void)
+{
+    struct sched_attr {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attr = {.size = sizeof(attr),
+              .policy = SCHED_OTHER,
+              .nice = getpriority(PRIO_PROCESS, 0),
+              .runtime = SLICE_NS};
+
+    (void)syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+/* What the journal still holds of folded groups goes with later commits; when none come, by itself.
+ */
+static void idle(struct durable *d)
+{
+    uint64_t to;
+    bool more = true;
+    int rc = 0;
+
+    d->rate = 0;
+    if (durable_health(d) == ST_IO) {
+        return;
+    }
+    /* The lock's modification time tells the next start when this one was last alive. */
+    (void)futimens(d->lock_fd, NULL);
+    env_top_up(&d->journal.env);
+    to = trim_point(d);
+    if (to == 0) {
+        return;
+    }
+    while (more && rc == 0 && atomic_load(&d->intake) == NULL && !atomic_load(&d->closing)) {
+        rc = journal_append(&d->journal, NULL, 0, to, &more);
+    }
+    if (env_rc(rc) == ST_IO) {
+        durable_fail(d, d->journal.env.file, rc);
+    } else if (rc == 0) {
+        pthread_mutex_lock(&d->gens_lock);
+        if (!more && d->trim_to == to) {
+            d->trim_to = 0; /* all gone: do not look again until the next fold */
+        }
+        pthread_mutex_unlock(&d->gens_lock);
+    }
+}
+
+void *writer_thread(void *arg)
+{
+    struct durable *d = arg;
+
+    short_slice();
+    for (;;) {
+        take(d);
+        if (d->waiting != NULL) {
+            run_batch(d);
+        } else if (atomic_load(&d->closing)) {
+            take(d); /* what came while `closing` was set */
+            if (d->waiting == NULL) {
+                break;
+            }
+        } else {
+            const int64_t began = durable_mono_us();
+            sleep_until_work(d, IDLE_MS);
+            if (durable_mono_us() - began >= IDLE_MS * 1000 - 1000) {
+                idle(d);
+            }
+        }
+    }
+    return NULL;
+}
