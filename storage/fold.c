@@ -323,15 +323,15 @@ static int put_named(struct fold *f, const struct gen_named *n)
         return 0;
     }
     if (n->kind == ST_SUB_PUT) {
-        rc = n->del ? sub_del(f->s, f->txn, n->session, op.name, &f->tmp)
-                    : sub_put(f->s, f->txn, &op, &f->tmp);
+        rc = n->del ? state_sub_del(f->s, f->txn, n->session, op.name, &f->tmp)
+                    : state_sub_put(f->s, f->txn, &op, &f->tmp);
     } else if (n->kind == ST_INBOUND_PUT) {
         rc = put_inbound(f, n);
     } else if (n->kind == ST_WILL_PUT) {
         rc = put_will(f, n, &op);
     } else {
-        rc = n->del ? retained_del(f->s, f->txn, op.name, &f->tmp)
-                    : retained_put(f->s, f->txn, &op, &f->tmp);
+        rc = n->del ? state_retained_del(f->s, f->txn, op.name, &f->tmp)
+                    : state_retained_put(f->s, f->txn, &op, &f->tmp);
     }
     if (rc == MDB_NOTFOUND) {
         rc = 0; /* a removal is always kept; often there was nothing to remove */

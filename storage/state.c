@@ -392,14 +392,14 @@ static int named_del(MDB_txn *txn, struct named *n, struct store_bytes name, str
     return rc != 0 ? rc : object_del(txn, last.dbi, last.k, last.kn);
 }
 
-int sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp)
+int state_sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp)
 {
     struct named n = named_sub(s, op->session, op->name);
 
     return named_put(txn, &n, op, tmp);
 }
 
-int sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
+int state_sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
             struct scratch *tmp)
 {
     struct named n = named_sub(s, session, name);
@@ -407,14 +407,14 @@ int sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes 
     return named_del(txn, &n, name, tmp);
 }
 
-int retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp)
+int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp)
 {
     struct named n = named_retained(s, op->name);
 
     return named_put(txn, &n, op, tmp);
 }
 
-int retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp)
+int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp)
 {
     struct named n = named_retained(s, name);
 

@@ -63,11 +63,11 @@ int object_next(MDB_cursor *cur, uint8_t *k, size_t n, struct scratch *s, MDB_va
 /* ---- subscriptions and retained messages: found by name ---- */
 
 /* prefix: session (subs) or nothing (retained). */
-int sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
-int sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
+int state_sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
+int state_sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
             struct scratch *tmp);
-int retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
-int retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp);
+int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
+int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp);
 
 /* ---- sessions, bodies, queue ---- */
 
