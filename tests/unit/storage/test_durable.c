@@ -149,5 +149,9 @@ static void test_kills(void)
     tmpdir_remove(&t);
 }
 
-UNIT_TESTS = {UNIT_TEST(model_through_restarts) UNIT_TEST(pages_merge) UNIT_TEST(kills)
-                  UNIT_TESTS_END
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(model_through_restarts)
+    UNIT_TEST(pages_merge)
+    UNIT_TEST(kills)
+UNIT_TESTS_END
