@@ -133,6 +133,13 @@ uint64_t retained_take_number(struct retained_stripe *s)
     return atomic_fetch_add_explicit(&s->all->counter, 1, memory_order_seq_cst) + 1;
 }
 
+void retained_go_on_from(struct retained *r, uint64_t number)
+{
+    if (atomic_load_explicit(&r->counter, memory_order_seq_cst) < number) {
+        atomic_store_explicit(&r->counter, number, memory_order_seq_cst);
+    }
+}
+
 uint64_t retained_counter(const struct retained *r)
 {
     /* seq_cst: partner of retained_take_number(). */

@@ -47,6 +47,8 @@ enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
 void retained_unlock(struct retained_stripe *s);
 
 uint64_t retained_counter(const struct retained *r);
+/* At start, with messages that carry numbers of an earlier run: the next one is above `number`. */
+void retained_go_on_from(struct retained *r, uint64_t number);
 
 /* ---- replay ---- */
 /* Owns a copy of the filter and a reference to the message it has reached. */

@@ -401,6 +401,9 @@ static bool settle_scope(struct config_parser *p, struct config_scope *s)
     const struct config *c = p->c;
     bool own = c->per_listener_settings;
 
+    if (s->l.durability == CONFIG_DURABILITY_DEFAULT) {
+        s->l.durability = c->durability;
+    }
     if (key_seen(p, "listener_allow_anonymous", s)) {
         s->l.allow_anonymous = s->l.listener_allow_anonymous;
     } else if (!(own && key_seen(p, "allow_anonymous", s))) {
@@ -519,6 +522,9 @@ static void settle_limits(struct config_parser *p)
 {
     struct config *c = p->c;
 
+    if (c->durability == CONFIG_DURABILITY_DEFAULT) {
+        c->durability = CONFIG_DURABILITY_DISK;
+    }
     if (c->max_inflight_messages == 0) {
         c->max_inflight_messages = UINT16_MAX;
     }
@@ -541,11 +547,6 @@ static void settle_limits(struct config_parser *p)
 
 static bool settle_store(struct config_parser *p, bool from_file)
 {
-    if (p->c->persistence) {
-        return config_warn(p,
-                           "persistence: this version keeps its store in memory; sessions, queued "
-                           "and retained messages are lost when the broker stops");
-    }
     if (from_file && !key_seen(p, "persistence", NULL)) {
         return config_warn(p, "persistence is not set: sessions, queued and retained messages are "
                               "lost when the broker stops");

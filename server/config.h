@@ -36,6 +36,12 @@
 #define CONFIG_MAX_ACCEPTORS  64
 #define CONFIG_LOG_FACILITIES 8
 
+enum config_durability {
+    CONFIG_DURABILITY_DEFAULT, /* a listener: as the general key says */
+    CONFIG_DURABILITY_DISK,    /* acknowledgements wait for the store's commit */
+    CONFIG_DURABILITY_MEMORY,  /* they leave at once, the store follows */
+};
+
 struct listener_config {
     uint16_t port;        /* TCP; 0 for a unix socket */
     char *address;        /* host name or IP address to bind to; NULL: all */
@@ -51,9 +57,10 @@ struct listener_config {
     bool use_username_as_clientid;
     unsigned accept_protocol_versions; /* set of CONFIG_ACCEPT_ */
     bool allow_anonymous; /* resolved: listener_allow_anonymous, allow_anonymous, default */
-    bool allow_zero_length_clientid; /* resolved by per_listener_settings */
-    char *auto_id_prefix;            /* resolved by per_listener_settings; may be "" */
-    bool listener_allow_anonymous;   /* as written; allow_anonymous above is what counts */
+    bool allow_zero_length_clientid;   /* resolved by per_listener_settings */
+    char *auto_id_prefix;              /* resolved by per_listener_settings; may be "" */
+    bool listener_allow_anonymous;     /* as written; allow_anonymous above is what counts */
+    enum config_durability durability; /* resolved: listener_durability, durability */
 };
 
 struct config {
@@ -96,7 +103,8 @@ struct config {
 
     /* Store */
     bool persistence;
-    char *persistence_location;            /* NULL: the working directory */
+    enum config_durability durability; /* as written or the default; listeners[] has what counts */
+    char *persistence_location;        /* NULL: the working directory */
     uint64_t persistent_client_expiration; /* seconds; 0: never */
     uint32_t store_delay;                  /* milliseconds */
 

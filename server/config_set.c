@@ -402,6 +402,29 @@ bool config_set_accept_versions(struct config_parser *p, char *value)
     return versions != 0 || config_fail(p, "has to name 3, 4 or 5");
 }
 
+static bool parse_durability(struct config_parser *p, const char *value,
+                             enum config_durability *out)
+{
+    if (strcmp(value, "disk") == 0) {
+        *out = CONFIG_DURABILITY_DISK;
+    } else if (strcmp(value, "memory") == 0) {
+        *out = CONFIG_DURABILITY_MEMORY;
+    } else {
+        return config_fail(p, "has to be disk or memory");
+    }
+    return true;
+}
+
+bool config_set_durability(struct config_parser *p, char *value)
+{
+    return parse_durability(p, value, &p->c->durability);
+}
+
+bool config_set_listener_durability(struct config_parser *p, char *value)
+{
+    return parse_durability(p, value, &p->scopes[p->cur].l.durability);
+}
+
 bool config_set_max_keepalive(struct config_parser *p, char *value)
 {
     uint64_t n;

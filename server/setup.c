@@ -10,17 +10,25 @@
 #include "server/base/mem.h"
 #include "server/base/rng.h"
 #include "server/net/acceptor.h"
+#include "server/shard/restore.h"
 #include "server/shard/shard.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
 
 #define RETAINED_STRIPES  64
 #define HOUSEKEEPING_MS   50
 #define EXPIRE_EVERY      20 /* housekeeping rounds: once a second */
 #define EXPIRE_PER_ROUND  1000
+#define STORE_PACE_US     500 /* between commits while little is going on */
+#define DRAIN_ROUNDS      10000
+#define EXIT_STORE_FAILED 74 /* EX_IOERR */
 #define EXIT_SETUP_FAILED 1
 
 struct broker {
@@ -38,6 +46,7 @@ struct broker {
     pthread_mutex_t lock; /* with `wake`, for housekeeping's waits */
     pthread_cond_t wake;
     bool stopping;
+    _Atomic int exit_code; /* relaxed: read after the threads have ended */
 };
 
 /* ---- housekeeping: slow looks at the whole, away from the shards ---- */
@@ -54,6 +63,20 @@ static void watch_memory(struct broker *br, uint64_t in_use)
                     over ? "memory_limit reached: publishers are held back"
                          : "memory use is below memory_limit again");
     }
+}
+
+/* A store that has failed for good: nothing more is acknowledged, and the process ends with its own
+ * code. */
+static void watch_store(struct broker *br)
+{
+    if (store_health(br->shared.store) != ST_IO ||
+        atomic_load_explicit(&br->exit_code, memory_order_relaxed) != 0) {
+        return;
+    }
+    log_error(br->shared.log, "the store has failed, stopping: %s",
+              store_trouble(br->shared.store));
+    atomic_store_explicit(&br->exit_code, EXIT_STORE_FAILED, memory_order_relaxed);
+    kill(getpid(), SIGTERM);
 }
 
 static bool housekeeping_wait(struct broker *br)
@@ -85,6 +108,7 @@ static void *housekeep(void *arg)
         uint64_t in_use = mem_in_use();
 
         watch_memory(br, in_use);
+        watch_store(br);
         admin_run(br->admin, in_use);
         if (++round % EXPIRE_EVERY == 0) {
             (void)retained_expire(br->shared.retained, clock_now_ms(br->shared.clock),
@@ -94,12 +118,20 @@ static void *housekeep(void *arg)
     return NULL;
 }
 
+/* What an acknowledgement means here, for $SYS. */
+static const char *durability_text(const struct broker *br)
+{
+    const struct config *cfg = atomic_load_explicit(&br->shared.config, memory_order_acquire);
+
+    return cfg->persistence && cfg->durability == CONFIG_DURABILITY_DISK ? "disk" : "memory";
+}
+
 static bool start_housekeeper(struct broker *br)
 {
     struct admin_env env = {.shared = &br->shared,
                             .acceptors = br->acceptor_metrics,
                             .nacceptors = br->nacceptors,
-                            .durability = "memory"};
+                            .durability = durability_text(br)};
     pthread_attr_t attr;
     int rc;
 
@@ -142,6 +174,65 @@ static void give(void *arg, struct handover *h)
     shard_give(b->shards[broker_shard_of(b, h->client_id)], h);
 }
 
+static void log_store(void *arg, int level, const char *text)
+{
+    struct log *log = arg;
+
+    if (level <= LOG_ERR) {
+        log_error(log, "store: %s", text);
+    } else if (level == LOG_WARNING) {
+        log_warning(log, "store: %s", text);
+    } else {
+        log_info(log, "store: %s", text);
+    }
+}
+
+static bool open_store(struct broker *br, const struct config *config)
+{
+    struct broker_shared *b = &br->shared;
+    struct store_options o = {.dir = config->persistence_location,
+                              .pace_us = STORE_PACE_US,
+                              .log = log_store,
+                              .log_arg = b->log};
+    char err[512] = "out of memory";
+
+    if (!config->persistence) {
+        return store_open_memory(config->store_delay, &b->store) == ST_OK;
+    }
+    if (o.dir == NULL) {
+        o.dir = ".";
+    }
+    if (store_open(&o, &b->store, err, sizeof(err)) != ST_OK) {
+        log_error(b->log, "cannot open the store: %s", err);
+        return false;
+    }
+    atomic_store_explicit(&b->next_id, store_first_free_id(b->store), memory_order_relaxed);
+    return true;
+}
+
+static bool restore(struct broker *br)
+{
+    struct restored r;
+    enum store_rc rc;
+
+    rcu_register(); /* this thread writes the shards' tables before they run */
+    rc = shards_restore(&br->shared, &r);
+    rcu_unregister();
+    if (rc != ST_OK) {
+        log_error(br->shared.log, "cannot load the store: %s",
+                  rc == ST_NOMEM ? "out of memory" : store_trouble(br->shared.store));
+        return false;
+    }
+    if (r.sessions + r.retained > 0) {
+        log_info(br->shared.log,
+                 "store: %llu sessions with %llu subscriptions and %llu queued messages, %llu "
+                 "retained messages",
+                 (unsigned long long)r.sessions, (unsigned long long)r.subs,
+                 (unsigned long long)r.queued, (unsigned long long)r.retained);
+    }
+    return true;
+}
+
 static bool start_shards(struct broker *br, const struct config *config)
 {
     struct broker_shared *b = &br->shared;
@@ -157,6 +248,9 @@ static bool start_shards(struct broker *br, const struct config *config)
         if (b->shards[i] == NULL) {
             return false;
         }
+    }
+    if (!restore(br)) {
+        return false;
     }
     for (unsigned i = 0; i < b->nshards; i++) {
         if (!shard_start(b->shards[i])) {
@@ -238,8 +332,7 @@ static bool make_shared(struct broker *br, const struct config *config, struct l
         RETAINED_STRIPES, beside_own(config->max_retained_messages, ADMIN_TOPICS_MAX),
         beside_own(config->max_retained_bytes, ADMIN_TOPICS_MAX * ADMIN_TOPIC_BYTES), rng_u64());
     b->shares = b->tree == NULL ? NULL : shares_create(b->tree, config->shards);
-    return b->tree != NULL && b->retained != NULL && b->shares != NULL &&
-           store_open_memory(config->store_delay, &b->store) == ST_OK;
+    return b->tree != NULL && b->retained != NULL && b->shares != NULL;
 }
 
 static void init_waiting(struct broker *br)
@@ -264,8 +357,8 @@ int setup_start(const struct config *config, struct log *log, struct broker **ou
     }
     init_waiting(br);
     errno = ENOMEM;
-    if (!make_shared(br, config, log) || !start_shards(br, config)) {
-        log_error(log, "cannot start the shards: %m");
+    if (!make_shared(br, config, log) || !open_store(br, config) || !start_shards(br, config)) {
+        log_error(log, "cannot start: %m");
         goto fail;
     }
     if (!open_listeners(br, config)) { /* has said why */
@@ -316,6 +409,34 @@ static void each_shard(struct broker *br, shard_fn fn)
     }
 }
 
+static void close_clients_shutdown(struct shard *sh)
+{
+    shard_close_clients(sh, RC_SERVER_SHUTTING_DOWN);
+}
+
+static void close_clients_failed(struct shard *sh)
+{
+    shard_close_clients(sh, RC_IMPLEMENTATION_SPECIFIC);
+}
+
+/* Until the store has answered everything it was handed, and no mail is left that would hand it
+ * more. */
+static void drain_shards(struct broker *br)
+{
+    struct store_stats st = {.pending = 0};
+
+    for (unsigned i = 0; i < DRAIN_ROUNDS; i++) {
+        each_shard(br, shard_drain_mail);
+        store_stats(br->shared.store, &st);
+        if (st.pending == 0) {
+            break;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    each_shard(br, shard_drain_mail);
+    each_shard(br, shard_drain_mail);
+}
+
 static void stop_shards(struct broker *br)
 {
     bool complete = br->shared.nshards > 0;
@@ -327,22 +448,23 @@ static void stop_shards(struct broker *br)
     }
     rcu_register(); /* this thread does the shards' last reads */
     if (complete) {
-        each_shard(br, shard_drain_mail); /* connections on their way, deliveries */
-        each_shard(br, shard_close_clients);
-    }
-    store_close(&br->shared.store);
-    if (complete) {
-        each_shard(br, shard_drain_mail); /* the store's last answers */
-        each_shard(br, shard_drain_mail);
+        drain_shards(br); /* connections on their way, deliveries, answers of the store */
+        each_shard(br, atomic_load_explicit(&br->exit_code, memory_order_relaxed) != 0
+                           ? close_clients_failed
+                           : close_clients_shutdown);
+        drain_shards(br);
     }
     each_shard(br, shard_destroy);
     rcu_unregister();
+    store_close(&br->shared.store);
     free(br->shared.shards);
     br->shared.shards = NULL;
 }
 
 int setup_stop(struct broker *br)
 {
+    int exit_code;
+
     if (br == NULL) {
         return 0;
     }
@@ -364,6 +486,7 @@ int setup_stop(struct broker *br)
     free(br->acceptor_metrics);
     pthread_cond_destroy(&br->wake);
     pthread_mutex_destroy(&br->lock);
+    exit_code = atomic_load_explicit(&br->exit_code, memory_order_relaxed);
     free(br);
-    return 0;
+    return exit_code;
 }

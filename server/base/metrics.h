@@ -35,6 +35,7 @@
     X(DROPPED_MEMORY, "messages dropped or refused: memory limit")                                 \
     X(DROPPED_TOO_LARGE, "messages dropped: above the client's packet size")                       \
     X(DROPPED_NO_MEMBER, "messages dropped: no member of their shared group left")                 \
+    X(REFUSED_STORE, "messages refused: the store has no room")                                    \
     X(DROPPED_EXPIRED, "messages dropped: expired")                                                \
     X(PAUSED_MEMORY, "times a publisher was not read because of the memory limit")                 \
     X(SLOW_CONSUMERS_CLOSED, "connections closed as slowest consumer at the memory limit")         \

@@ -70,7 +70,7 @@ static const struct prop_rule rules[] = {
                               IN(CONNECT) | IN(CONNACK), 0},
     [PROP_TOPIC_ALIAS_MAXIMUM] = {TYPE_U16, RANGE_ANY, AT(topic_alias_maximum),
                                   IN(CONNECT) | IN(CONNACK), 0},
-    [PROP_TOPIC_ALIAS] = {TYPE_U16, RANGE_POSITIVE, AT(topic_alias), IN(PUBLISH), 0},
+    [PROP_TOPIC_ALIAS] = {TYPE_U16, RANGE_ANY, AT(topic_alias), IN(PUBLISH), 0},
     [PROP_MAXIMUM_QOS] = {TYPE_BYTE, RANGE_BOOL, AT(maximum_qos), IN(CONNACK), 0},
     [PROP_RETAIN_AVAILABLE] = {TYPE_BYTE, RANGE_BOOL, AT(retain_available), IN(CONNACK), 0},
     [PROP_USER_PROPERTY] = {TYPE_PAIR, RANGE_ANY, 0, EVERYWHERE, EVERYWHERE},

@@ -5,7 +5,7 @@
  * Ownership  views into the packet body.
  * Errors     an identifier unknown or not allowed in the packet, a value cut short: DEC_MALFORMED;
  *            one twice (but user property and, in PUBLISH to a client, subscription identifier), a
- *            value outside its range (receive maximum 0, alias 0, boolean over 1, subscription id
+ *            value outside its range (receive maximum 0, boolean over 1, subscription id
  *            0), authentication data without a method: DEC_PROTOCOL.
  */
 #ifndef NOCTULE_CODEC_PROPS_H

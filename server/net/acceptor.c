@@ -207,7 +207,8 @@ static bool refuse_by_rules(struct acceptor *a, struct pending *p, const struct 
                     "will QoS above the listener's");
     } else if (c->has_will && (sys_topic_is_reserved(c->will.topic) ||
                                sys_topic_begins(c->will.topic, "$CONTROL/"))) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED, "will to a reserved topic");
+        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
+                    "will to a reserved topic");
     } else if (c->has_will && c->will.retain && !cfg->retain_available) {
         refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_RETAIN_NOT_SUPPORTED,
                     "retained will, but retain_available is false");
@@ -467,8 +468,9 @@ static void accept_failed(struct acceptor *a)
         metric_add(a->env.metrics, METRIC_ACCEPT_FAILED, 1);
         if (!a->failing) { /* said once, until it works again */
             a->failing = true;
-            log_limited(a->env.log, LOGL_ERROR, LOGR_FD_LIMIT,
-                        "cannot accept connections: %m; listening sockets rest until it works again");
+            log_limited(
+                a->env.log, LOGL_ERROR, LOGR_FD_LIMIT,
+                "cannot accept connections: %m; listening sockets rest until it works again");
         }
         pause_accepting(a);
     }
@@ -567,6 +569,13 @@ static int wait_ms(const struct acceptor *a)
     return until <= a->now_ms ? 0 : (int)(until - a->now_ms);
 }
 
+static void note_end(struct pending *p, uint32_t events)
+{
+    if ((events & LOOP_ENDED) != 0) {
+        p->conn.ended = true;
+    }
+}
+
 static void turn(struct acceptor *a)
 {
     int n = loop_wait(&a->loop, wait_ms(a));
@@ -583,6 +592,7 @@ static void turn(struct acceptor *a)
                 accept_some(a, tag);
             }
         } else {
+            note_end(tag, a->loop.events[i].events);
             pending_ready(a, tag);
         }
     }

@@ -80,8 +80,9 @@ enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span
         room = cap - c->tail_n;
     }
     rc = read_some(c, at + c->tail_n, room, got);
-    /* On a stream a short read says that the socket is empty [epoll(7)]. */
-    *drained = rc != CONN_OK || (*got < room && !c->tr->has_pending(c));
+    /* On a stream a short read says that the socket is empty [epoll(7)]; not that nothing follows
+     * when the end has been told of already, since no further event will tell of it again. */
+    *drained = rc != CONN_OK || (*got < room && !c->ended && !c->tr->has_pending(c));
     if (rc != CONN_OK) {
         return rc;
     }

@@ -51,6 +51,7 @@ struct conn {
     const struct transport *tr;
     void *tr_state; /* the transport's own */
     int fd;
+    bool ended; /* an event said that the peer has ended its direction or that there is an error */
     bool blocked; /* the socket took less than all; its next EPOLLOUT edge goes on */
     uint32_t tail_n, tail_cap;
     uint8_t *tail; /* start of a packet that is not whole yet */

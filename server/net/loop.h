@@ -21,6 +21,8 @@ struct loop {
 
 /* Edge triggered, both directions: what a connection is registered with. */
 #define LOOP_CONN ((uint32_t)(EPOLLIN | EPOLLOUT | EPOLLRDHUP) | (uint32_t)EPOLLET)
+/* Of an event: the peer's direction has ended, or an error is to be read. */
+#define LOOP_ENDED ((uint32_t)(EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 /* Level triggered reading, and for listening sockets shared by several threads: wake one of them.
  */
 #define LOOP_READ   ((uint32_t)EPOLLIN)

@@ -155,21 +155,38 @@ void clients_fini(struct shard *sh)
 /* Nobody waits for it: a session found again after a crash expires again. */
 static void keep_end(struct shard *sh, const struct client *c)
 {
-    struct ticket *t;
     struct store_op *op;
 
     if (!sh->keeps || c->session == 0) {
         return;
     }
-    t = ticket_create(sh, 1);
-    if (t == NULL) {
-        return;
-    }
-    op = ticket_op(&t->part[0], ST_SESSION_END);
+    op = ticket_lazy(sh, ST_SESSION_END);
     if (op != NULL) {
         op->session = c->session;
     }
-    ticket_finish(&t->part[0]);
+}
+
+/* When it was disconnected, and that its will is not wanted: lazily, after a crash the session
+ * lasts longer. */
+static void keep_detached(struct shard *sh, const struct client *c, bool had_will)
+{
+    struct store_op *op;
+
+    if (!sh->keeps || c->session == 0) {
+        return;
+    }
+    op = ticket_lazy(sh, ST_SESSION_PUT);
+    if (op != NULL) {
+        op->session = c->session;
+        op->name = ticket_bytes(&sh->lazy->part[0], c->id, c->id_n);
+        op->number = c->expiry_s;
+        op->flags = c->version;
+        op->expires_ms = sh->now_ms;
+    }
+    op = had_will && c->will == NULL ? ticket_lazy(sh, ST_WILL_DEL) : NULL;
+    if (op != NULL) {
+        op->session = c->session;
+    }
 }
 
 static void expire(struct shard *sh, struct client *c)
@@ -208,7 +225,7 @@ void client_timer(void *owner, struct timer *t)
     arm(sh, c, INT64_MAX);
 }
 
-static int64_t session_end_ms(const struct shard *sh, const struct client *c)
+static int64_t session_end_ms(const struct shard *sh, const struct client *c, int64_t since_ms)
 {
     uint64_t limit = sh->cfg->persistent_client_expiration;
     uint64_t s = c->expiry_s == MQTT_SESSION_NEVER_EXPIRES ? 0 : c->expiry_s;
@@ -219,12 +236,20 @@ static int64_t session_end_ms(const struct shard *sh, const struct client *c)
     if (s == 0 || (limit != 0 && limit < s)) {
         s = limit;
     }
-    return sh->now_ms + (int64_t)s * 1000;
+    return since_ms + (int64_t)s * 1000;
+}
+
+void client_restored(struct shard *sh, struct client *c, int64_t disconnected_ms, int64_t will_ms)
+{
+    shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
+    c->expires_ms = session_end_ms(sh, c, disconnected_ms);
+    arm(sh, c, will_ms);
 }
 
 void client_detach(struct shard *sh, struct client *c, bool publish_will)
 {
     int64_t will_ms = sh->now_ms;
+    bool had_will = c->will != NULL;
 
     shard_count(sh, METRIC_CLIENTS_CONNECTED, -1);
     share_set_online(sh, c, false);
@@ -242,7 +267,9 @@ void client_detach(struct shard *sh, struct client *c, bool publish_will)
     }
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
     outq_move_shared(sh, c, false);
-    c->expires_ms = session_end_ms(sh, c);
+    outq_detached(sh, c);
+    keep_detached(sh, c, had_will);
+    c->expires_ms = session_end_ms(sh, c, sh->now_ms);
     if (will_ms <= sh->now_ms) {
         will_publish(sh, c);
     }

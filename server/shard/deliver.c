@@ -34,7 +34,7 @@ static bool copies_room(struct shard *sh, uint32_t n)
     return true;
 }
 
-static bool ids_room(struct shard *sh, uint32_t n)
+bool shard_ids_room(struct shard *sh, uint32_t n)
 {
     if (n > sh->ids_cap) {
         uint32_t cap = n < 256 ? 256 : n * 2;
@@ -101,7 +101,7 @@ static void merge(struct shard *sh, struct copy *c, const struct sub *s, const s
         return;
     }
     if (c->nids == 1) { /* a run of its own in the scratch, long enough for all filters */
-        if (!ids_room(sh, sh->ids_n + max)) {
+        if (!shard_ids_room(sh, sh->ids_n + max)) {
             return;
         }
         c->ids_at = sh->ids_n;

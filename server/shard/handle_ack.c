@@ -57,6 +57,9 @@ void handle_pubrec(struct shard *sh, struct link *l, struct span body)
     }
     o = outq_find(l->client, a.packet_id);
     if (o == NULL || !o->sent) {
+        if (outq_is_loading(l->client)) {
+            return; /* perhaps still on disk: it will be resumed */
+        }
         /* Not ours any more: PUBREL lets the client forget it [MQTT-4.3.3-4]. */
         if (a.reason < RC_UNSPECIFIED_ERROR) {
             link_ack(sh, l, MQTT_PUBREL, a.packet_id, RC_PACKET_ID_NOT_FOUND);
@@ -126,6 +129,6 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
         op->session = c->session;
         op->packet_id = a.packet_id;
     }
-    t->slot = link_slot(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS, NULL, 0);
+    link_slot_wait(sh, l, link_slot(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS, NULL, 0), t);
     ticket_finish(&t->part[0]);
 }

@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#include "routing/topic.h"
+
 #define CONNACK_MAX 512u
 
 /* The older connection goes; its will and its session follow the ordinary rules [MQTT-3.1.4-3]. */
@@ -125,6 +127,25 @@ static void say_connected(struct shard *sh, const struct link *l, const struct h
                 h->connect.has_username ? "'" : "");
 }
 
+/* The will's properties, its expiry (which counts from its publication) behind them. */
+static struct store_bytes will_props(struct ticket_part *p, const struct will *w)
+{
+    uint8_t *props = malloc(w->msg->props_n + WILL_EXPIRY_BYTES);
+    size_t n = w->msg->props_n;
+    struct store_bytes kept;
+
+    if (props == NULL) {
+        return ticket_bytes(p, NULL, 0);
+    }
+    memcpy(props, message_props(w->msg), n);
+    if (w->expires) {
+        n += prop_put_u32(props + n, PROP_MESSAGE_EXPIRY, w->expiry_s);
+    }
+    kept = ticket_bytes(p, props, n);
+    free(props);
+    return kept;
+}
+
 static void keep_will(struct ticket_part *p, const struct client *c)
 {
     struct store_op *op = ticket_op(p, c->will == NULL ? ST_WILL_DEL : ST_WILL_PUT);
@@ -138,9 +159,11 @@ static void keep_will(struct ticket_part *p, const struct client *c)
         m = c->will->msg;
         op->name = ticket_bytes(p, message_topic(m), m->topic_n);
         op->data = ticket_bytes(p, message_payload(m), m->payload_n);
-        op->props = ticket_bytes(p, message_props(m), m->props_n);
+        op->props = will_props(p, c->will);
         op->number = c->will->delay_s;
-        op->flags = (uint8_t)(m->qos | (m->retain ? 4 : 0));
+        op->flags = (uint8_t)(m->qos | (m->retain ? 4 : 0) | (c->will->expires ? 8 : 0));
+        op->expires_ms = 0;
+        op->body = 0;
     }
 }
 
@@ -168,6 +191,7 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, uint6
             op->session = c->session;
             op->name = ticket_bytes(&t->part[0], c->id, c->id_n);
             op->number = c->expiry_s;
+            op->flags = c->version;
         }
         keep_will(&t->part[0], c);
     }
@@ -283,6 +307,12 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
     if (con->version == MQTT_5 && !setup_v5(sh, l, con)) {
         return false;
     }
+    if (con->has_will && !topic_name_is_valid((const char *)con->will.topic.p, con->will.topic.n,
+                                              sh->cfg->max_topic_levels)) {
+        shard_count(sh, METRIC_CONNECT_REFUSED, 1);
+        link_close(sh, l, RC_TOPIC_NAME_INVALID, "invalid will topic");
+        return true;
+    }
     c = session_for(sh, h, &present, &ended);
     if (c == NULL) {
         return false;
@@ -301,7 +331,7 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
         return false;
     }
     if (t != NULL) {
-        t->slot = s;
+        link_slot_wait(sh, l, s, t);
         ticket_finish(&t->part[0]);
     } else {
         link_slot_ready(sh, s);
@@ -357,6 +387,7 @@ void connect_completed(struct shard *sh, struct ack_slot *s)
     shard_count(sh, METRIC_MESSAGES_SENT, 1);
     link_dirty(sh, l);
     l->state = LINK_OPEN;
+    l->opened = true;
     link_touch_keepalive(sh, l);
     outq_connected(sh, l->client);
     link_ready(sh, l);

@@ -23,28 +23,6 @@ static bool change_expiry(struct shard *sh, struct link *l, const struct props *
     return true;
 }
 
-/* Lazily: after a crash the older expiry counts, which keeps the session longer. */
-static void keep_expiry(struct shard *sh, const struct client *c)
-{
-    struct ticket *t;
-    struct store_op *op;
-
-    if (!sh->keeps || !c->durable) {
-        return;
-    }
-    t = ticket_create(sh, 1);
-    if (t == NULL) {
-        return;
-    }
-    op = ticket_op(&t->part[0], ST_SESSION_PUT);
-    if (op != NULL) {
-        op->session = c->session;
-        op->name = ticket_bytes(&t->part[0], c->id, c->id_n);
-        op->number = c->expiry_s;
-    }
-    ticket_finish(&t->part[0]);
-}
-
 void handle_disconnect(struct shard *sh, struct link *l, struct span body)
 {
     struct disconnect d;
@@ -58,7 +36,6 @@ void handle_disconnect(struct shard *sh, struct link *l, struct span body)
     if (!change_expiry(sh, l, &d.props)) {
         return;
     }
-    keep_expiry(sh, l->client);
     /* Only a normal disconnection deletes the will [MQTT-3.14.4-3]. */
     l->orderly = d.reason == RC_SUCCESS;
     l->said_goodbye = true;

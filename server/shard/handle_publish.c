@@ -33,8 +33,8 @@ static bool resolve_alias(struct shard *sh, struct link *l, struct publish *p)
     if (l->v5 == NULL || !props_has(&p->props, PROP_TOPIC_ALIAS)) {
         return true;
     }
-    if (alias > l->v5->alias_in_max) {
-        link_close(sh, l, RC_TOPIC_ALIAS_INVALID, "topic alias above the maximum");
+    if (alias == 0 || alias > l->v5->alias_in_max) { /* [MQTT-3.3.2-8, 9] */
+        link_close(sh, l, RC_TOPIC_ALIAS_INVALID, "topic alias 0 or above the maximum");
         return false;
     }
     if (l->v5->alias_in == NULL) {
@@ -225,6 +225,23 @@ static bool count_inbound(struct shard *sh, struct link *l, const struct publish
     return true;
 }
 
+/* The store has no room: 0x97 for v5; a 3.x client, which cannot be told, is unread for a while and
+ * then goes. */
+static void store_is_full(struct shard *sh, struct link *l, const struct publish *p)
+{
+    shard_count(sh, METRIC_REFUSED_STORE, 1);
+    log_limited(sh->b->log, LOGL_WARNING, LOGR_STORE, "messages are refused: %s",
+                store_trouble(sh->b->store));
+    if (l->version == MQTT_5) {
+        refuse(sh, l, p, (struct verdict){RC_QUOTA_EXCEEDED, NULL});
+    } else if (l->store_pause) {
+        link_close(sh, l, RC_QUOTA_EXCEEDED, "the store has had no room for too long");
+    } else {
+        l->store_pause = true;
+        link_pause(sh, l, sh->now_ms + STORE_PAUSE_MS);
+    }
+}
+
 static void route(struct shard *sh, struct link *l, const struct publish *p)
 {
     struct route r = {.publisher = l->client, .link = l, .packet_id = p->packet_id};
@@ -241,9 +258,14 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
         if (p->qos == 2) {
             idset_remove(&l->client->in_ids, p->packet_id);
         }
-        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        if (r.refused) {
+            store_is_full(sh, l, p);
+        } else {
+            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        }
         return;
     }
+    l->store_pause = false;
     if (p->qos > 0 && !r.ticketed) {
         link_ack(sh, l, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id,
                  r.matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS);

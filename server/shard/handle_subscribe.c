@@ -68,7 +68,7 @@ static void answer(struct shard *sh, struct link *l, enum mqtt_type type, uint16
     l->progress = NULL;
     free(p);
     if (t != NULL) {
-        t->slot = s;
+        link_slot_wait(sh, l, s, t);
         ticket_finish(&t->part[0]);
     } else {
         link_slot_ready(sh, s);
@@ -263,6 +263,35 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     log_unsubscribe(sh->b->log, "%.*s %.*s", CLIENT_ARGS(c), (int)at.text.n,
                     (const char *)at.text.p);
     return RC_SUCCESS;
+}
+
+bool subscription_restore(struct shard *sh, struct client *c, struct span text, uint8_t flags,
+                          uint32_t id)
+{
+    struct sub_options o = {.qos = flags & 3,
+                            .no_local = (flags & 4) != 0,
+                            .retain_as_published = (flags & 8) != 0,
+                            .retain_handling = flags >> 4 & 3,
+                            .durable = true,
+                            .id = id};
+    const char *group;
+    const char *filter;
+    size_t group_n;
+    size_t filter_n;
+    struct sub *sub;
+    enum subs_rc rc;
+
+    if (topic_split_shared((const char *)text.p, text.n, &o.shared, &group, &group_n, &filter,
+                           &filter_n) &&
+        !o.shared) {
+        filter = NULL;
+    }
+    rc = subscribers_put(sh->subs, &c->subs, (uintptr_t)c, (const char *)text.p, text.n, &o, &sub);
+    if (rc != SUBS_NEW) {
+        return rc == SUBS_REPLACED;
+    }
+    shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
+    return !o.shared || share_join(sh, c, sub, span_of(filter, filter_n));
 }
 
 /* Works through the packet as far as the budget goes; answers at its end. */

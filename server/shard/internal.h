@@ -46,10 +46,15 @@
     4096u /* answers of one connection that wait for the store before it is not read */
 #define CLOGGED_FACTOR                                                                             \
     4u /* times output_buffer_limit: then a connection is not read until it reads */
-#define PAUSE_MAX_MS 1000 /* a publisher is left unread for this long, then the policy acts */
-#define LINGER_MS    1000
+#define PAUSE_MAX_MS   1000  /* a publisher is left unread for this long, then the policy acts */
+#define STORE_PAUSE_MS 10000 /* a 3.x publisher is left unread while the store takes nothing */
+#define SUB_IDS_SEVERAL                                                                            \
+    UINT32_MAX /* in an entry: more subscription identifiers than it can say                       \
+                */
+#define LINGER_MS 1000
 
 struct client;
+struct encode;
 struct link;
 struct ticket;
 struct ticket_part;
@@ -124,6 +129,19 @@ struct out_list {
     uint32_t count;
 };
 
+/*
+ * The part of a durable session's queue that is on disk only: entries with seqs [from, to). Behind
+ * it stand those that the store has not reported yet, before it the queue in memory.
+ */
+struct spill {
+    struct out_list fresh;
+    struct page_mail *page; /* being read; NULL: none */
+    uint64_t from, to;
+    uint64_t count; /* entries in [from, to) */
+    uint64_t bytes; /* accounted for them */
+    bool inflight;  /* entries with packet ids may be among them */
+};
+
 /* Messages on their way to one session; made when the first one is queued or gets a packet id. */
 struct outq {
     struct out_list queue;    /* not sent yet */
@@ -135,7 +153,8 @@ struct outq {
     uint32_t counted;     /* that are */
     uint32_t queued_qos0; /* in the queue: a later one stays behind them */
     uint64_t inflight_bytes;
-    uint64_t bytes; /* of everything in both lists */
+    uint64_t bytes; /* of everything, on disk or not */
+    struct spill disk;
     uint64_t next_seq;
     uint64_t dropped;
     uint16_t last_id;
@@ -155,6 +174,8 @@ struct idset {
 };
 
 /* ---- wills ---- */
+
+#define WILL_EXPIRY_BYTES 5u /* as a property */
 
 struct will {
     struct message *msg;
@@ -257,7 +278,10 @@ struct link {
     bool is_paused;
     bool hung_up;
     bool orderly;      /* DISCONNECT came: no will */
+    bool lazy_acks;    /* durability memory: answers do not wait for the store */
+    bool store_pause;  /* unread because the store takes nothing */
     bool plain_out;    /* packets to it are the same as to any other of its version */
+    bool opened;       /* CONNACK has left */
     bool said_goodbye; /* it ends because the client or we wished so: no lingering */
     bool had_pause;    /* back-pressure: this publisher was left unread for its time */
 };
@@ -308,6 +332,7 @@ struct shard {
     const struct config *cfg; /* of this turn */
     unsigned index;
     bool keeps;        /* the store keeps: tickets are needed */
+    bool spills;       /* it can be read back: queues need not stay in memory */
     _Atomic bool stop; /* release by shard_ask_to_stop(), acquire by the thread */
     pthread_t thread;
     bool started;
@@ -344,7 +369,8 @@ struct shard {
     uint32_t epoch;             /* moves with every message encoded */
     struct encoded encoded[16]; /* by version, QoS, retain */
     struct metrics metrics;
-    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    struct ticket *lazy; /* changes nobody waits for, gathered in a turn; NULL: none */
+    uint8_t *scratch;    /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 #define SHARD_ASSERT_OWNER(sh) assert(pthread_equal((sh)->thread, pthread_self()) || !(sh)->started)
@@ -380,6 +406,9 @@ static inline bool link_is_full(const struct shard *sh, const struct link *l)
 struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type,
                            uint16_t packet_id, enum mqtt_reason reason, const uint8_t *codes,
                            size_t ncodes);
+/* The answer leaves when the ticket is answered; at once where the listener's durability is memory.
+ */
+void link_slot_wait(struct shard *sh, struct link *l, struct ack_slot *s, struct ticket *t);
 void link_slot_ready(struct shard *sh, struct ack_slot *s);
 void link_slot_failed(struct shard *sh,
                       struct ack_slot *s); /* the store refused: no answer, close */
@@ -396,9 +425,14 @@ void client_end(struct shard *sh,
 bool client_bury(struct shard *sh); /* a slice of that; true: more to do */
 void client_detach(struct shard *sh, struct client *c,
                    bool publish_will); /* its connection has gone */
+/* A stored session at start: its clocks run since it lost its connection. */
+void client_restored(struct shard *sh, struct client *c, int64_t disconnected_ms, int64_t will_ms);
 void client_timer(void *owner, struct timer *t);
 
 /* outq.c */
+void outq_detached(struct shard *sh, struct client *c); /* no connection: off to the disk with it */
+bool outq_is_loading(
+    const struct client *c); /* packet ids may be in use that are not known here yet */
 struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no memory */
 void outq_free(struct shard *sh, struct client *c);
 /* d: NULL for replays. The caller moves sh->epoch with every message. */
@@ -425,6 +459,30 @@ struct in_id *idset_add(struct idset *s, uint16_t packet_id); /* NULL: no memory
 void idset_remove(struct idset *s, uint16_t packet_id);
 void idset_free(struct idset *s);
 
+/* outq.c, for spill.c */
+struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e);
+void outq_destroy(struct shard *sh, struct outq *q, struct out_msg *o); /* off all lists already */
+void out_list_append(struct out_list *l, struct out_msg *o);
+void out_list_remove(struct out_list *l, struct out_msg *o);
+bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bool received);
+void outq_leave_flight(struct outq *q, struct out_msg *o);
+
+/* handle_subscribe.c, for restore.c: a stored subscription; false: no memory. */
+bool subscription_restore(struct shard *sh, struct client *c, struct span text, uint8_t flags,
+                          uint32_t id);
+
+/* spill.c */
+bool spill_is_wanted(const struct shard *sh,
+                     const struct client *c); /* a new entry has to go behind what is on disk */
+void spill_settle(struct shard *sh,
+                  struct client *c); /* what was reported meanwhile finds its place */
+void spill_detached(struct shard *sh, struct client *c);
+void spill_read(struct shard *sh,
+                struct client *c); /* asks for the next page if there is room for it */
+void spill_free(struct shard *sh, struct client *c);
+
+/* restore.c is restore.h's */
+
 /* encode.c */
 enum encode_rc {
     ENCODE_OK,
@@ -449,7 +507,8 @@ enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct enc
 void deliver_now(struct shard *sh,
                  struct delivery *d); /* d is on the stack and lends its references */
 void deliver_mail(struct shard *sh, struct shard_mail *m);
-bool deliver_jobs(struct shard *sh); /* true: more to do */
+bool deliver_jobs(struct shard *sh);               /* true: more to do */
+bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
@@ -475,6 +534,9 @@ struct route {
     struct client *publisher; /* NULL: none (will of an ended session) */
     struct link *link;        /* gets the answer; NULL: none */
     uint16_t packet_id;
+    uint64_t
+        will_of; /* a will of this stored session: its removal goes with its publication; 0: none */
+    bool refused;  /* out: the store has no room; nothing was sent */
     bool ticketed; /* out: the answer leaves when the store has it */
     bool matched;  /* out: somebody is interested */
 };

@@ -98,6 +98,7 @@ struct link *link_create(struct shard *sh, struct handover *h)
     l->timer.fn = keepalive_timer;
     l->last_rx_ms = sh->now_ms;
     l->state = LINK_CONNECTING;
+    l->lazy_acks = listener_conf(l->listener)->durability == CONFIG_DURABILITY_MEMORY;
     l->readable = true;
     l->keep_alive_ms = h->connect.keep_alive_s * 1500u;
     return l;
@@ -239,8 +240,22 @@ void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const ch
     link_close(sh, l, reason, why == NULL ? "malformed packet" : why);
 }
 
+/* CONNACK knows fewer reasons than DISCONNECT [MQTT 5.0, 3.2.2.2]. */
+static enum mqtt_reason connack_reason(enum mqtt_reason r)
+{
+    switch (r) {
+    case RC_SERVER_SHUTTING_DOWN:
+        return RC_SERVER_UNAVAILABLE;
+    case RC_SESSION_TAKEN_OVER:
+    case RC_KEEP_ALIVE_TIMEOUT:
+        return RC_UNSPECIFIED_ERROR;
+    default:
+        return r;
+    }
+}
+
 /* v5 hears why [MQTT-4.13.1-1]; CONNACK takes the place of DISCONNECT before it was sent. */
-static void say_goodbye(struct shard *sh, struct link *l, bool was_connecting)
+static void say_goodbye(struct shard *sh, struct link *l)
 {
     uint8_t bye[16];
     size_t n = 0;
@@ -248,8 +263,8 @@ static void say_goodbye(struct shard *sh, struct link *l, bool was_connecting)
     if (l->version != MQTT_5 || l->reason == RC_SUCCESS || l->hung_up) {
         return;
     }
-    n = was_connecting ? connack5_encode(bye, sizeof(bye), false, l->reason, SPAN_NULL)
-                       : disconnect5_encode(bye, sizeof(bye), l->reason, SPAN_NULL);
+    n = l->opened ? disconnect5_encode(bye, sizeof(bye), l->reason, SPAN_NULL)
+                  : connack5_encode(bye, sizeof(bye), false, connack_reason(l->reason), SPAN_NULL);
     if (conn_out_copy(&l->conn, bye, n)) {
         shard_count(sh, METRIC_MESSAGES_SENT, 1);
     }
@@ -258,13 +273,12 @@ static void say_goodbye(struct shard *sh, struct link *l, bool was_connecting)
 void link_reap(struct shard *sh, struct link *l)
 {
     struct client *c = l->client;
-    bool connecting = c != NULL && l->acks != NULL && l->acks->type == MQTT_CONNACK;
     size_t written = 0;
     bool flushed;
 
     timer_cancel(&sh->wheel, &l->timer);
     leave_lists(sh, l);
-    say_goodbye(sh, l, connecting);
+    say_goodbye(sh, l);
     flushed = !l->hung_up && conn_flush(&l->conn, &written) == CONN_OK;
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
     drop_acks(sh, l);
@@ -383,6 +397,18 @@ struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type
     l->acks_last = &s->next;
     l->nacks++;
     return s;
+}
+
+void link_slot_wait(struct shard *sh, struct link *l, struct ack_slot *s, struct ticket *t)
+{
+    if (s == NULL) {
+        return; /* no memory: being closed */
+    }
+    if (l->lazy_acks) {
+        link_slot_ready(sh, s);
+    } else {
+        t->slot = s;
+    }
 }
 
 void link_slot_ready(struct shard *sh, struct ack_slot *s)
@@ -553,6 +579,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
         case FRAME_OK:
             break;
         }
+        l->last_rx_ms = sh->now_ms; /* whole packets count, not bytes [MQTT-3.1.2-24] */
         handle_packet(sh, l, &f);
         if (l->is_paused || l->progress != NULL) {
             return used; /* not taken, or not to its end: the same packet again later */
@@ -590,7 +617,6 @@ static bool read_once(struct shard *sh, struct link *l, size_t *got)
         l->readable = false;
     }
     if (rc == CONN_OK) {
-        l->last_rx_ms = sh->now_ms;
         return parse_span(sh, l, in);
     }
     if (rc != CONN_AGAIN) {

@@ -40,7 +40,7 @@ static void move_to(struct out_msg *o, enum out_state s)
 
 /* ---- lists ---- */
 
-static void list_append(struct out_list *l, struct out_msg *o)
+void out_list_append(struct out_list *l, struct out_msg *o)
 {
     o->next = NULL;
     o->prev = l->last;
@@ -66,7 +66,7 @@ static void list_prepend(struct out_list *l, struct out_msg *o)
     l->count++;
 }
 
-static void list_remove(struct out_list *l, struct out_msg *o)
+void out_list_remove(struct out_list *l, struct out_msg *o)
 {
     if (o->prev != NULL) {
         o->prev->next = o->next;
@@ -81,12 +81,21 @@ static void list_remove(struct out_list *l, struct out_msg *o)
     l->count--;
 }
 
+/* Ours, or the client's receive maximum where that is less [MQTT-3.3.4-9]. */
+static void set_window(const struct shard *sh, const struct client *c)
+{
+    c->out->window = sh->cfg->max_inflight_messages;
+    if (c->link != NULL && c->link->v5 != NULL && c->link->v5->receive_maximum < c->out->window) {
+        c->out->window = c->link->v5->receive_maximum;
+    }
+}
+
 struct outq *outq_of(struct shard *sh, struct client *c)
 {
     if (c->out == NULL) {
         c->out = calloc(1, sizeof(*c->out));
         if (c->out != NULL) {
-            c->out->window = sh->cfg->max_inflight_messages;
+            set_window(sh, c);
         }
     }
     return c->out;
@@ -131,6 +140,20 @@ static uint16_t take_id(struct outq *q, struct out_msg *o)
     return id;
 }
 
+/* A message whose id was given out before a restart; false: no memory. */
+static bool place_id(struct outq *q, struct out_msg *o, uint16_t packet_id)
+{
+    while (q->cap == 0 || q->by_id[packet_id & (q->cap - 1)] != NULL) {
+        if (q->cap == IDS_MAX || !ids_grow(q)) {
+            return false;
+        }
+    }
+    q->by_id[packet_id & (q->cap - 1)] = o;
+    o->packet_id = packet_id;
+    q->last_id = packet_id;
+    return true;
+}
+
 struct out_msg *outq_find(struct client *c, uint16_t packet_id)
 {
     struct out_msg *o;
@@ -162,7 +185,7 @@ static void unaccount_bytes(struct shard *sh, struct outq *q, struct out_msg *o)
     o->bytes = 0;
 }
 
-static struct out_msg *out_create(struct shard *sh, struct outq *q, const struct encode *e)
+struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e)
 {
     struct out_msg *o = calloc(1, sizeof(*o));
 
@@ -190,7 +213,7 @@ static struct out_msg *out_create(struct shard *sh, struct outq *q, const struct
 }
 
 /* Off both lists already. */
-static void out_free(struct shard *sh, struct outq *q, struct out_msg *o)
+void outq_destroy(struct shard *sh, struct outq *q, struct out_msg *o)
 {
     unaccount_bytes(sh, q, o);
     shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
@@ -202,7 +225,7 @@ static void out_free(struct shard *sh, struct outq *q, struct out_msg *o)
     free(o);
 }
 
-static void leave_flight(struct outq *q, struct out_msg *o)
+void outq_leave_flight(struct outq *q, struct out_msg *o)
 {
     if (q->resend == o) {
         q->resend = o->next;
@@ -211,7 +234,7 @@ static void leave_flight(struct outq *q, struct out_msg *o)
         q->counted--;
     }
     q->by_id[o->packet_id & (q->cap - 1)] = NULL;
-    list_remove(&q->inflight, o);
+    out_list_remove(&q->inflight, o);
 }
 
 void outq_free(struct shard *sh, struct client *c)
@@ -223,14 +246,15 @@ void outq_free(struct shard *sh, struct client *c)
     }
     while (q->inflight.first != NULL) {
         struct out_msg *o = q->inflight.first;
-        leave_flight(q, o);
-        out_free(sh, q, o);
+        outq_leave_flight(q, o);
+        outq_destroy(sh, q, o);
     }
     while (q->queue.first != NULL) {
         struct out_msg *o = q->queue.first;
-        list_remove(&q->queue, o);
-        out_free(sh, q, o);
+        out_list_remove(&q->queue, o);
+        outq_destroy(sh, q, o);
     }
+    spill_free(sh, c);
     free(q->by_id);
     free(q);
     c->out = NULL;
@@ -357,8 +381,26 @@ static bool enter_flight(struct outq *q, struct out_msg *o)
     if (take_id(q, o) == 0) {
         return false;
     }
-    list_append(&q->inflight, o);
+    out_list_append(&q->inflight, o);
     q->inflight_bytes += o->bytes;
+    if (q->resend == NULL) {
+        q->resend = o;
+    }
+    return true;
+}
+
+bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bool received)
+{
+    if (!place_id(q, o, packet_id)) {
+        return false;
+    }
+    out_list_append(&q->inflight, o);
+    q->inflight_bytes += o->bytes;
+    o->sent = true; /* it may have been: DUP */
+    move_to(o, wait_state(o));
+    if (received) {
+        move_to(o, OUT_WAIT_PUBCOMP);
+    }
     if (q->resend == NULL) {
         q->resend = o;
     }
@@ -378,7 +420,7 @@ static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
 
     sh->epoch++;
     (void)encode_publish(sh, c->link, &e); /* what cannot be sent is gone: QoS 0 */
-    out_free(sh, c->out, o);
+    outq_destroy(sh, c->out, o);
 }
 
 /* Moves the first of the queue on; false: it has to stay. */
@@ -389,14 +431,14 @@ static bool pump_queue(struct shard *sh, struct client *c)
 
     if (has_expired(sh, o)) {
         shard_count(sh, METRIC_DROPPED_EXPIRED, 1);
-        list_remove(&q->queue, o);
+        out_list_remove(&q->queue, o);
         q->queued_qos0 -= o->qos == 0;
         ticket_entry_del(sh, c, o);
-        out_free(sh, q, o);
+        outq_destroy(sh, q, o);
         return true;
     }
     if (o->qos == 0) {
-        list_remove(&q->queue, o);
+        out_list_remove(&q->queue, o);
         q->queued_qos0--;
         send_qos0(sh, c, o);
         return true;
@@ -404,13 +446,13 @@ static bool pump_queue(struct shard *sh, struct client *c)
     if (!flight_has_room(sh, q) || (sh->keeps && o->wait != NULL)) {
         return false;
     }
-    list_remove(&q->queue, o);
+    out_list_remove(&q->queue, o);
     if (!enter_flight(q, o)) {
         list_prepend(&q->queue, o);
         return false;
     }
     if (!record_id(sh, c, o)) {
-        leave_flight(q, o);
+        outq_leave_flight(q, o);
         q->inflight_bytes -= o->bytes;
         o->packet_id = 0;
         list_prepend(&q->queue, o);
@@ -433,23 +475,32 @@ void outq_pump(struct shard *sh, struct client *c)
     while (q->queue.first != NULL && can_send(sh, c) && pump_queue(sh, c)) {
         (void)pump_flight(sh, c);
     }
-    if (q->queue.first == NULL) {
+    if (q->queue.first == NULL && q->disk.count == 0) {
         c->queue_told = false;
     }
+    spill_read(sh, c);
+}
+
+void outq_detached(struct shard *sh, struct client *c)
+{
+    if (sh->spills && c->out != NULL && c->session != 0) {
+        spill_detached(sh, c);
+    }
+}
+
+bool outq_is_loading(const struct client *c)
+{
+    return c->out != NULL && c->out->disk.inflight;
 }
 
 void outq_connected(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
-    uint32_t window = sh->cfg->max_inflight_messages;
 
     if (q == NULL) {
         return;
     }
-    if (c->link->v5 != NULL && c->link->v5->receive_maximum < window) {
-        window = c->link->v5->receive_maximum;
-    }
-    q->window = window;
+    set_window(sh, c);
     q->counted = 0;
     for (struct out_msg *o = q->inflight.first; o != NULL; o = o->next) {
         o->counted = false;
@@ -478,14 +529,17 @@ bool outq_is_idle(const struct shard *sh, const struct client *c)
 {
     const struct outq *q = c->out;
 
-    return can_send(sh, c) && (q == NULL || (q->queue.first == NULL && flight_has_room(sh, q)));
+    return can_send(sh, c) && (q == NULL || (q->queue.first == NULL && !spill_is_wanted(sh, c) &&
+                                             flight_has_room(sh, q)));
 }
 
 static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
 {
     const struct config *cfg = sh->cfg;
 
-    return (cfg->max_queued_messages == 0 || q->queue.count < cfg->max_queued_messages) &&
+    uint64_t n = q->queue.count + q->disk.fresh.count + q->disk.count;
+
+    return (cfg->max_queued_messages == 0 || n < cfg->max_queued_messages) &&
            (cfg->max_queued_bytes == 0 || q->bytes + message_size(m) <= cfg->max_queued_bytes);
 }
 
@@ -507,7 +561,9 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
         op->body = o->msg->body_id;
         op->packet_id = o->packet_id;
         op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
-        op->number = o->extra == NULL || o->extra->nids == 0 ? 0 : o->extra->ids[0];
+        op->number = o->extra == NULL || o->extra->nids == 0 ? 0
+                     : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
+                                                             : o->extra->ids[0];
         op->expires_ms = o->msg->expires_ms;
     }
     if (ticket_wait(part, c, o) && o->qos == 2 && o->packet_id != 0) {
@@ -518,7 +574,9 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
 static void offer_acknowledged(struct shard *sh, const struct delivery *d, struct client *c,
                                const struct encode *e)
 {
+    bool kept = d != NULL && d->part != NULL && c->durable && c->session != 0;
     struct outq *q = outq_of(sh, c);
+    bool behind;
     bool direct;
     struct out_msg *o;
 
@@ -526,21 +584,24 @@ static void offer_acknowledged(struct shard *sh, const struct delivery *d, struc
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
-    direct = q->queue.first == NULL && can_send(sh, c) && flight_has_room(sh, q);
+    behind = kept && spill_is_wanted(sh, c);
+    direct = !behind && q->queue.first == NULL && can_send(sh, c) && flight_has_room(sh, q);
     if (!direct && !queue_has_room(sh, q, e->msg)) {
         drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
         return;
     }
-    o = out_create(sh, q, e);
+    o = outq_create(sh, q, e);
     if (o == NULL) {
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
-    if (!direct || !enter_flight(q, o)) {
-        list_append(&q->queue, o);
+    if (behind) {
+        out_list_append(&q->disk.fresh, o);
+    } else if (!direct || !enter_flight(q, o)) {
+        out_list_append(&q->queue, o);
         direct = false;
     }
-    if (d != NULL && d->part != NULL && c->durable && c->session != 0) {
+    if (kept) {
         record_entry(c, o, d->part);
     }
     if (direct && o->state == OUT_QUEUED) {
@@ -590,12 +651,12 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
         drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
         return;
     }
-    o = out_create(sh, q, e);
+    o = outq_create(sh, q, e);
     if (o == NULL) {
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
-    list_append(&q->queue, o);
+    out_list_append(&q->queue, o);
     q->queued_qos0++;
 }
 
@@ -653,10 +714,10 @@ void outq_move_shared(struct shard *sh, struct client *c, bool session_ends)
         if (may_move(o, session_ends) &&
             (session_ends || share_has_others_online(sh, c, o->extra->group))) {
             share_move(sh, o);
-            list_remove(&q->queue, o);
+            out_list_remove(&q->queue, o);
             q->queued_qos0 -= o->qos == 0;
             ticket_entry_del(sh, c, o);
-            out_free(sh, q, o);
+            outq_destroy(sh, q, o);
         }
     }
 }
@@ -667,9 +728,9 @@ void outq_done(struct shard *sh, struct client *c, struct out_msg *o)
 {
     struct outq *q = c->out;
 
-    leave_flight(q, o);
+    outq_leave_flight(q, o);
     ticket_entry_del(sh, c, o);
-    out_free(sh, q, o);
+    outq_destroy(sh, q, o);
 }
 
 void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
@@ -698,7 +759,8 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
         op->packet_id = o->packet_id;
         op->flags = 1;
     }
-    t->slot = link_slot(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS, NULL, 0);
+    link_slot_wait(sh, c->link,
+                   link_slot(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS, NULL, 0), t);
     ticket_finish(&t->part[0]);
 }
 
@@ -707,5 +769,6 @@ void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)
     if (o->state == OUT_WAIT_STORE) {
         move_to(o, OUT_WAIT_PUBREC);
     }
+    spill_settle(sh, c);
     outq_pump(sh, c);
 }

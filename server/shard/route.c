@@ -31,7 +31,7 @@ static uint32_t count_groups(const struct shard *sh, const struct match *match,
 
 /* What has to be on disk before the publisher gets its answer; NULL in *out: nothing. False: no
  * memory. */
-static bool ticket_for(struct shard *sh, const struct route *r, const struct match *match,
+static bool ticket_for(struct shard *sh, struct route *r, const struct match *match,
                        struct ticket **out)
 {
     const struct message *m = r->msg;
@@ -39,7 +39,7 @@ static bool ticket_for(struct shard *sh, const struct route *r, const struct mat
     uint32_t nparts = 1;
 
     *out = NULL;
-    if (!sh->keeps || m->qos == 0) {
+    if (!sh->keeps || (m->qos == 0 && r->will_of == 0)) {
         return true;
     }
     for (uint32_t i = 0; i < match->ntargets; i++) {
@@ -47,8 +47,13 @@ static bool ticket_for(struct shard *sh, const struct route *r, const struct mat
                       ? count_groups(sh, match, &match->targets[i])
                       : (match->targets[i].kinds & TREE_DURABLE) != 0;
     }
-    if (nparts == 1 && !inbound && m->number == 0) {
+    if (nparts == 1 && !inbound && m->number == 0 && r->will_of == 0) {
         return true; /* nobody durable: no entry, and the disk is not touched */
+    }
+    /* Decided here once, before anything is pushed. The broker's own wills are always taken. */
+    if (r->link != NULL && store_health(sh->b->store) != ST_OK) {
+        r->refused = true;
+        return false;
     }
     *out = ticket_create(sh, nparts);
     return *out != NULL;
@@ -76,6 +81,13 @@ static void fill_origin(struct ticket *t, const struct route *r)
             op->data = bytes_of(message_payload(m), m->payload_n);
             op->props = bytes_of(message_props(m), m->props_n);
             op->expires_ms = m->expires_ms;
+            op->flags = m->qos;
+        }
+    }
+    if (r->will_of != 0) {
+        op = ticket_op(p, ST_WILL_DEL);
+        if (op != NULL) {
+            op->session = r->will_of;
         }
     }
     if (m->qos == 2 && r->publisher != NULL && r->publisher->session != 0) {
@@ -106,6 +118,7 @@ static void keep_retained(struct shard *sh, struct message *m)
         message_ref(m, 1);
         t->part[0].msg = m;
         op->seq = m->number;
+        op->number = 0;
         op->name = bytes_of(message_topic(m), m->topic_n);
         op->data = bytes_of(message_payload(m), m->payload_n);
         op->props = bytes_of(message_props(m), m->props_n);
@@ -119,6 +132,9 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
 {
     struct in_id *e;
 
+    if (r->link != NULL && r->link->lazy_acks) {
+        return; /* acknowledged at once; the store follows */
+    }
     r->ticketed = true;
     if (r->link != NULL) {
         t->slot = link_slot(sh, r->link, r->msg->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, r->packet_id,

@@ -154,8 +154,9 @@ static void note_event(struct shard *sh, struct link *l, uint32_t events)
         linger(sh, l);
         return;
     }
-    if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    if ((events & (EPOLLIN | LOOP_ENDED)) != 0) {
         l->readable = true;
+        l->conn.ended = l->conn.ended || (events & LOOP_ENDED) != 0;
         link_ready(sh, l);
     }
     if ((events & EPOLLOUT) != 0 && l->conn.blocked) {
@@ -212,7 +213,9 @@ static void resume_paused(struct shard *sh)
         struct link *l = list;
         list = l->paused_next;
         l->is_paused = false;
-        if ((pressure || sh->backlog) && sh->now_ms < l->pause_until_ms && l->state == LINK_OPEN) {
+        bool hold =
+            pressure || sh->backlog || (l->store_pause && store_health(sh->b->store) != ST_OK);
+        if (hold && sh->now_ms < l->pause_until_ms && l->state == LINK_OPEN) {
             link_pause(sh, l, l->pause_until_ms);
             continue;
         }
@@ -352,6 +355,7 @@ static void turn(struct shard *sh)
     flush_outboxes(sh);
     flush_dirty(sh);
     reap_doomed(sh); /* may publish wills */
+    ticket_flush_lazy(sh);
     flush_outboxes(sh);
     flush_dirty(sh);
     left = client_bury(sh) || left;
@@ -385,6 +389,7 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->cfg = atomic_load_explicit(&b->config, memory_order_acquire);
     sh->index = index;
     sh->keeps = store_keeps(b->store);
+    sh->spills = sh->cfg->persistence;
     sh->now_ms = clock_now_ms(b->clock);
     sh->loop.epoll_fd = -1;
     sh->mailbox.event_fd = -1;
@@ -462,14 +467,16 @@ const struct metrics *shard_metrics(const struct shard *sh)
 
 /* The last turns, on the thread that stops the broker: say goodbye, answer what the store still
  * holds. */
-void shard_close_clients(struct shard *sh)
+void shard_close_clients(struct shard *sh, enum mqtt_reason reason)
 {
     for (uint32_t i = 0; i < sh->clients_cap; i++) {
         for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
             if (c->link != NULL) {
                 c->link->orderly = true; /* a shut-down is no reason for wills */
                 c->link->said_goodbye = true;
-                link_close(sh, c->link, RC_SERVER_SHUTTING_DOWN, NULL);
+                will_free(
+                    &c->will); /* stays in the store: published if its client does not come back */
+                link_close(sh, c->link, reason, NULL);
             }
         }
     }
@@ -482,6 +489,8 @@ void shard_drain_mail(struct shard *sh)
     while (read_mail(sh)) {}
     (void)deliver_jobs(sh);
     reap_doomed(sh);
+    ticket_flush_lazy(sh);
+    flush_outboxes(sh);
 }
 
 static void free_jobs(struct shard *sh)

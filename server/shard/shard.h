@@ -25,14 +25,15 @@ void shard_join(struct shard *sh);
 void shard_destroy(struct shard *sh); /* NULL is fine */
 
 /* After all shards were joined: closes the connections with a word to v5 clients; no wills. */
-void shard_close_clients(struct shard *sh);
+void shard_close_clients(struct shard *sh, enum mqtt_reason reason);
 /* After that, before any is destroyed: handles the mail that is left. */
 void shard_drain_mail(struct shard *sh);
 
 /* Hands over a connection; takes ownership of h. */
 void shard_give(struct shard *sh, struct handover *h);
 
-/* Publishes on the shard's thread, from any thread; consumes the reference. For messages of the broker's own ($SYS). */
+/* Publishes on the shard's thread, from any thread; consumes the reference. For messages of the
+ * broker's own ($SYS). */
 void shard_publish(struct shard *sh, struct message *m);
 
 const struct metrics *shard_metrics(const struct shard *sh);

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#define LAZY_MAX 512u /* operations of one turn's lazy ticket */
+
 struct ticket_copy {
     struct ticket_copy *next;
     uint8_t data[];
@@ -21,6 +23,7 @@ struct ticket *ticket_create(struct shard *origin, uint32_t nparts)
     t->unit.done = ticket_done;
     t->nparts = nparts;
     atomic_init(&t->parts, nparts);
+    atomic_init(&t->refs, nparts + 1);
     for (uint32_t i = 0; i < nparts; i++) {
         t->part[i].ticket = t;
         t->part[i].shard = origin;
@@ -118,27 +121,6 @@ static void ticket_done(struct store_unit *u, enum store_rc rc)
     answer((struct ticket *)u, rc);
 }
 
-void ticket_finish(struct ticket_part *p)
-{
-    struct ticket *t = p->ticket;
-    struct store *store = p->shard->b->store;
-    enum store_rc rc;
-
-    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
-    if (atomic_fetch_sub_explicit(&t->parts, 1, memory_order_acq_rel) != 1) {
-        return;
-    }
-    if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
-        answer(t, ST_NOMEM);
-        return;
-    }
-    /* Once submitted, the ticket may be answered and freed before store_submit() returns. */
-    rc = store_submit(store, &t->unit);
-    if (rc != ST_OK) {
-        answer(t, rc);
-    }
-}
-
 static void copies_free(struct ticket_copy *c)
 {
     while (c != NULL) {
@@ -159,6 +141,38 @@ static void ticket_free(struct ticket *t)
         }
     }
     free(t);
+}
+
+static void ticket_unref(struct ticket *t)
+{
+    /* acq_rel: whoever frees has seen what the others did with it. */
+    if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
+        ticket_free(t);
+    }
+}
+
+void ticket_finish(struct ticket_part *p)
+{
+    struct ticket *t = p->ticket;
+    struct store *store = p->shard->b->store;
+    enum store_rc rc;
+
+    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
+    if (atomic_fetch_sub_explicit(&t->parts, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
+        rc = ST_NOMEM;
+    } else {
+        rc = store_submit(store, &t->unit);
+    }
+    if (rc != ST_OK) {
+        answer(t, rc);
+    }
+    /* Behind the submit: who sees it may hand over removals of these entries (acquire in
+     * ticket_entry_del()). */
+    atomic_store_explicit(&t->submitted, true, memory_order_release);
+    ticket_unref(t);
 }
 
 /* ---- waiting messages ---- */
@@ -199,49 +213,47 @@ void ticket_forget(struct out_msg *o)
     free(w);
 }
 
-static void entry_del_op(struct store_op *op, const struct client *c, const struct out_msg *o)
+/* ---- changes nobody waits for ---- */
+
+struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
 {
-    *op = (struct store_op){.kind = ST_ENTRY_DEL,
-                            .session = c->session,
-                            .seq = o->seq,
-                            .body = o->msg == NULL ? 0 : o->msg->body_id};
+    if (sh->lazy != NULL && sh->lazy->part[0].nops >= LAZY_MAX) {
+        ticket_flush_lazy(sh);
+    }
+    if (sh->lazy == NULL) {
+        sh->lazy = ticket_create(sh, 1);
+    }
+    return sh->lazy == NULL ? NULL : ticket_op(&sh->lazy->part[0], kind);
 }
 
-/* One unit of removals that nobody waits for. */
-static void submit_late(struct shard *sh, const struct store_op *ops, uint32_t n)
+void ticket_flush_lazy(struct shard *sh)
 {
-    struct ticket *t = ticket_create(sh, 1);
+    struct ticket *t = sh->lazy;
 
-    if (t == NULL) {
-        return; /* an entry too many on disk: delivered again after a crash, with DUP */
+    if (t != NULL) {
+        sh->lazy = NULL;
+        ticket_finish(&t->part[0]);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        struct store_op *op = ticket_op(&t->part[0], ops[i].kind);
-        if (op != NULL) {
-            *op = ops[i];
-        }
-    }
-    ticket_finish(&t->part[0]);
 }
 
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o)
 {
-    struct store_op op;
+    struct store_op del = {.kind = ST_ENTRY_DEL, .session = c->session, .seq = o->seq};
+    struct ticket_part *p = o->wait == NULL ? NULL : o->wait->part;
+    struct store_op *op;
 
     if (!sh->keeps || o->seq == 0) {
         return;
     }
-    entry_del_op(&op, c, o);
-    if (o->wait != NULL) {
-        struct ticket_part *p = o->wait->part;
-        /* Its ticket has not been answered: behind it, when the answer comes. */
-        struct store_op *late = op_append(&p->late, &p->nlate, &p->late_cap);
-        if (late != NULL) {
-            *late = op;
-        }
-        return;
+    /* Its ticket has not been handed over: behind it, when the answer comes. */
+    if (p != NULL && !atomic_load_explicit(&p->ticket->submitted, memory_order_acquire)) {
+        op = op_append(&p->late, &p->nlate, &p->late_cap);
+    } else {
+        op = ticket_lazy(sh, ST_ENTRY_DEL);
     }
-    submit_late(sh, &op, 1);
+    if (op != NULL) { /* else an entry too many on disk: delivered again after a crash, with DUP */
+        *op = del;
+    }
 }
 
 /* ---- the answer, on each part's shard ---- */
@@ -277,11 +289,11 @@ static void part_answered(struct shard *sh, struct shard_mail *m)
         ticket_forget(o);
         outq_stored(sh, c, o);
     }
-    if (p->nlate > 0) {
-        submit_late(sh, p->late, p->nlate);
+    for (uint32_t i = 0; i < p->nlate; i++) {
+        struct store_op *op = ticket_lazy(sh, p->late[i].kind);
+        if (op != NULL) {
+            *op = p->late[i];
+        }
     }
-    /* acq_rel: whoever frees has seen what the other parts' shards did with theirs. */
-    if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
-        ticket_free(t);
-    }
+    ticket_unref(t);
 }

@@ -40,11 +40,14 @@ struct ticket_part {
 struct ticket {
     struct store_unit unit;
     _Atomic uint32_t parts; /* to be finished; acq_rel: the last one sees all operations */
-    _Atomic uint32_t refs;  /* parts whose mail is on its way; acq_rel: the last one frees */
-    _Atomic bool failed;    /* relaxed; ordered by `parts` */
-    enum store_rc rc;       /* written by done(), read after the mail */
-    struct ack_slot *slot;  /* the origin's: the answer that waits */
-    struct idset *inbound;  /* the origin's: whose entry `inbound_id` waits for this; NULL: none */
+    _Atomic uint32_t
+        refs; /* parts not answered, and the shard that submits; acq_rel: the last one frees */
+    _Atomic bool
+        submitted; /* release behind store_submit(); acquire by who removes one of its entries */
+    _Atomic bool failed;   /* relaxed; ordered by `parts` */
+    enum store_rc rc;      /* written by done(), read after the mail */
+    struct ack_slot *slot; /* the origin's: the answer that waits */
+    struct idset *inbound; /* the origin's: whose entry `inbound_id` waits for this; NULL: none */
     uint16_t inbound_id;
     uint32_t nparts;
     struct ticket_part part[]; /* [0] is the origin's */
@@ -66,6 +69,10 @@ void ticket_finish(struct ticket_part *p);
 bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o);
 /* The message goes before its entry was reported: out of the list. */
 void ticket_forget(struct out_msg *o);
+
+/* An operation that nobody waits for; handed over at the turn's end. NULL: no memory. */
+struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind);
+void ticket_flush_lazy(struct shard *sh);
 
 /* Removes a message's entry from the store, behind its ticket. */
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o);

@@ -83,6 +83,7 @@ void will_publish(struct shard *sh, struct client *c)
     r.msg = c->will->msg;
     c->will->msg = NULL;
     r.msg->origin = c->uid;
+    r.will_of = c->durable ? c->session : 0;
     if (c->will->expires) { /* its time begins now */
         r.msg->expires_ms = sh->now_ms + (int64_t)c->will->expiry_s * 1000;
     }

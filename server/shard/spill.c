@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The queue of a durable session beyond what memory should hold.
+ *
+ * In order of seq: in flight, queue (memory), [from, to) on disk only, fresh (memory, not reported
+ * by the store yet). While anything is on disk or fresh, new entries go behind it. A fresh entry
+ * that is reported and has nothing before it but the disk becomes part of the disk; with nothing on
+ * disk and a client that reads it joins the queue.
+ *
+ * With a connection, pages are read whenever the queue runs low: the store's reader answers by
+ * mail. A page never reaches beyond `to`, since only what was reported is certain to be seen by it.
+ * Without a connection everything reported leaves memory, from the end forwards, so that what stays
+ * is always a beginning.
+ */
+#include "server/shard/ticket.h"
+
+#include <stdlib.h>
+
+#define QUEUE_MEMORY                                                                               \
+    1024u /* messages in the queue of a connected client before the rest goes to disk */
+#define QUEUE_LOW    256u /* then the next page is asked for */
+#define PAGE_ENTRIES 512u
+#define PAGE_BYTES   (256u * 1024u)
+
+struct page_mail {
+    struct shard_mail mail;
+    struct store_page page;
+    struct shard *shard;
+    struct client *client; /* NULL: the session has ended meanwhile */
+};
+
+static bool is_connected(const struct client *c)
+{
+    return c->link != NULL && c->link->state == LINK_OPEN;
+}
+
+bool spill_is_wanted(const struct shard *sh, const struct client *c)
+{
+    const struct outq *q = c->out;
+
+    if (!sh->spills) {
+        return false;
+    }
+    return !is_connected(c) || (q != NULL && (q->disk.count > 0 || q->disk.fresh.first != NULL ||
+                                              q->queue.count >= QUEUE_MEMORY));
+}
+
+/* Drops the message from memory; its entry stays. Off its list already. */
+static void to_disk(struct shard *sh, struct outq *q, struct out_msg *o)
+{
+    struct spill *d = &q->disk;
+
+    d->count++;
+    d->bytes += o->bytes;
+    if (o->packet_id != 0) {
+        d->inflight = true;
+        q->inflight_bytes -= o->bytes;
+    }
+    o->bytes = 0; /* stays accounted, as the disk's */
+    o->packet_id = 0;
+    shard_count(sh, METRIC_QUEUED_MESSAGES, 1); /* outq_destroy() takes one off */
+    outq_destroy(sh, q, o);
+}
+
+void spill_settle(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    while (q->disk.fresh.first != NULL && q->disk.fresh.first->wait == NULL) {
+        struct out_msg *o = q->disk.fresh.first;
+
+        out_list_remove(&q->disk.fresh, o);
+        if (q->disk.count == 0 && is_connected(c) && q->queue.count < QUEUE_MEMORY) {
+            out_list_append(&q->queue, o);
+            continue;
+        }
+        if (q->disk.count == 0) {
+            q->disk.from = o->seq;
+        }
+        q->disk.to = o->seq + 1;
+        to_disk(sh, q, o);
+    }
+}
+
+/* From the end of a list to its front, as far as it is reported and joins what is on disk. False:
+ * it does not all. */
+static bool spill_list(struct shard *sh, struct outq *q, struct out_list *l)
+{
+    while (l->last != NULL) {
+        struct out_msg *o = l->last;
+
+        if (o->seq == 0 || o->wait != NULL) {
+            return false; /* only in memory */
+        }
+        if (q->disk.count == 0) {
+            q->disk.to = o->seq + 1;
+        }
+        q->disk.from = o->seq;
+        if (l == &q->inflight) {
+            outq_leave_flight(q, o);
+        } else {
+            out_list_remove(l, o);
+        }
+        to_disk(sh, q, o);
+    }
+    return true;
+}
+
+void spill_detached(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    if (q->disk.count == 0 && q->disk.fresh.first != NULL) {
+        return; /* what is not reported stands before it: settled when it is */
+    }
+    if (spill_list(sh, q, &q->queue)) {
+        (void)spill_list(sh, q, &q->inflight);
+    }
+}
+
+/* ---- reading back ---- */
+
+static void page_arrived(struct shard *sh, struct shard_mail *m);
+
+/* On the store's thread. */
+static void page_done(struct store_page *p)
+{
+    struct page_mail *m = (struct page_mail *)((char *)p - offsetof(struct page_mail, page));
+
+    m->mail.fn = page_arrived;
+    shard_push_now(m->shard, &m->mail);
+}
+
+void spill_read(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+    struct page_mail *m;
+
+    if (q->disk.count == 0 || q->disk.page != NULL || q->queue.count >= QUEUE_LOW ||
+        !is_connected(c)) {
+        return;
+    }
+    m = calloc(1, sizeof(*m));
+    if (m == NULL) {
+        return; /* asked again by the next pump */
+    }
+    m->shard = sh;
+    m->client = c;
+    m->page = (struct store_page){.done = page_done,
+                                  .session = c->session,
+                                  .from_seq = q->disk.from,
+                                  .max_entries = PAGE_ENTRIES,
+                                  .max_bytes = PAGE_BYTES};
+    ticket_flush_lazy(sh); /* so that the page sees what this shard has removed */
+    if (store_read(sh->b->store, &m->page) != ST_OK) {
+        free(m);
+        return;
+    }
+    q->disk.page = m;
+}
+
+static struct message *message_of(const struct store_entry *e)
+{
+    struct message *m =
+        message_create(e->name.p, e->name.n, e->data.p, e->data.n, e->props.p, e->props.n);
+
+    if (m != NULL) {
+        m->qos = e->flags & 3;
+        m->body_id = e->body;
+        m->expires_ms = e->expires_ms;
+    }
+    return m;
+}
+
+/* The subscription identifiers of a message that matched several subscriptions, as they are now:
+ * into the shard's scratch. */
+static uint32_t several_ids(struct shard *sh, const struct client *c, const struct message *m)
+{
+    struct match *match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
+    uint32_t n = 0;
+
+    for (uint32_t t = 0; match != NULL && t < match->ntargets; t++) {
+        const struct match_target *target = &match->targets[t];
+        if (target->shard != sh->index || !shard_ids_room(sh, target->count)) {
+            continue;
+        }
+        for (uint32_t i = 0; i < target->count; i++) {
+            struct sub *s =
+                subscribers_of_owner(sh->subs, (uintptr_t)c, match->ids[target->first + i]);
+            if (s != NULL && s->opts.id != 0) {
+                sh->ids[n++] = s->opts.id;
+            }
+        }
+    }
+    return n;
+}
+
+/* One entry back into memory; false: no memory, the rest stays on disk. */
+static bool take_entry(struct shard *sh, struct client *c, const struct store_entry *e)
+{
+    struct outq *q = c->out;
+    struct message *m = message_of(e);
+    uint32_t id = e->number;
+    struct encode as = {
+        .msg = m, .ids = &id, .nids = id != 0, .qos = e->flags & 3, .retain = (e->flags & 4) != 0};
+    struct out_msg *o;
+    uint64_t bytes;
+
+    if (m != NULL && id == SUB_IDS_SEVERAL) {
+        as.nids = several_ids(sh, c, m);
+        as.ids = sh->ids;
+    }
+    o = m == NULL ? NULL : outq_create(sh, q, &as);
+
+    if (m != NULL) {
+        message_unref(m); /* the entry holds it now */
+    }
+    if (o == NULL) {
+        return false;
+    }
+    o->seq = e->seq;
+    /* It was accounted while on disk. */
+    bytes = o->bytes < q->disk.bytes ? o->bytes : q->disk.bytes;
+    q->disk.bytes -= bytes;
+    q->bytes -= bytes;
+    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)bytes);
+    shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
+    if (e->packet_id == 0) {
+        q->disk.inflight = false; /* ids are given out in order: there are no more */
+        out_list_append(&q->queue, o);
+        return true;
+    }
+    if (!outq_put_inflight(q, o, e->packet_id, (e->step & 1) != 0)) {
+        outq_destroy(sh, q, o);
+        return false;
+    }
+    return true;
+}
+
+/* Nothing is left on disk: what rounding left in the books goes. */
+static void disk_is_empty(struct shard *sh, struct outq *q)
+{
+    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)q->disk.bytes);
+    shard_count(sh, METRIC_QUEUED_MESSAGES, -(int64_t)q->disk.count);
+    q->bytes -= q->disk.bytes;
+    q->disk.bytes = 0;
+    q->disk.count = 0;
+    q->disk.inflight = false;
+    q->disk.from = q->disk.to;
+}
+
+static void take_page(struct shard *sh, struct client *c, const struct store_page *p)
+{
+    struct outq *q = c->out;
+    bool complete = !p->more;
+
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct store_entry *e = &p->entries[i];
+        if (e->seq >= q->disk.to) {
+            complete = true; /* fresh ones: they are in memory */
+            break;
+        }
+        if (!take_entry(sh, c, e)) {
+            shard_count(sh, METRIC_DROPPED_MEMORY, 0);
+            complete = false;
+            break;
+        }
+        q->disk.from = e->seq + 1;
+        q->disk.count -= q->disk.count > 0;
+    }
+    if (complete || q->disk.from >= q->disk.to) {
+        disk_is_empty(sh, q);
+    }
+}
+
+static void page_arrived(struct shard *sh, struct shard_mail *m)
+{
+    struct page_mail *pm = (struct page_mail *)m;
+    struct client *c = pm->client;
+
+    if (c != NULL) {
+        struct outq *q = c->out;
+        q->disk.page = NULL;
+        if (pm->page.rc != ST_OK) {
+            log_limited(sh->b->log, LOGL_ERROR, LOGR_STORE,
+                        "client " CLIENT_FMT ": its queue cannot be read from the store",
+                        CLIENT_ARGS(c));
+            if (c->link != NULL) {
+                link_close(sh, c->link, RC_IMPLEMENTATION_SPECIFIC, NULL);
+            }
+        } else if (is_connected(c) && pm->page.from_seq == q->disk.from) {
+            take_page(sh, c, &pm->page);
+            spill_settle(sh, c);
+            outq_pump(sh, c);
+        }
+    }
+    store_page_free(&pm->page);
+    free(pm);
+}
+
+void spill_free(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+
+    while (q->disk.fresh.first != NULL) {
+        struct out_msg *o = q->disk.fresh.first;
+        out_list_remove(&q->disk.fresh, o);
+        outq_destroy(sh, q, o);
+    }
+    disk_is_empty(sh, q);
+    if (q->disk.page != NULL) {
+        q->disk.page->client = NULL;
+        q->disk.page = NULL;
+    }
+}

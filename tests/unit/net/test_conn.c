@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/net/conn.h"
+#include "tests/support/unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SCRATCH 4096u
+
+static struct conn conn;
+static int peer;
+static uint8_t scratch[SCRATCH];
+
+static void open_pair(void)
+{
+    int fds[2];
+
+    UNIT_NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0);
+    conn_init(&conn, fds[0], &transport_tcp);
+    peer = fds[1];
+}
+
+static void close_pair(void)
+{
+    conn_fini(&conn);
+    if (peer >= 0) {
+        close(peer);
+    }
+}
+
+static void send_bytes(const char *s, size_t n)
+{
+    UNIT_NEED(write(peer, s, n) == (ssize_t)n);
+}
+
+static void test_reads_and_keeps_a_tail(void)
+{
+    struct span in;
+    size_t got;
+    bool drained;
+
+    open_pair();
+    CU_ASSERT_EQUAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_AGAIN);
+    send_bytes("abcde", 5);
+    CU_ASSERT_EQUAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_OK);
+    CU_ASSERT(got == 5 && in.n == 5 && drained);
+    CU_ASSERT_TRUE(conn_keep(&conn, span_of(in.p + 3, 2), 10)); /* "de" is a partial packet */
+    CU_ASSERT_TRUE(span_eq(conn_kept(&conn), span_str("de")));
+    send_bytes("fgh", 3);
+    CU_ASSERT_EQUAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_OK);
+    CU_ASSERT_TRUE(span_eq(in, span_str("defgh")));
+    CU_ASSERT_TRUE(conn_keep(&conn, SPAN_NULL, 0));
+    CU_ASSERT_PTR_NULL(conn.tail); /* idle connections hold no buffer */
+    close(peer);
+    peer = -1;
+    CU_ASSERT_EQUAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_EOF);
+    close_pair();
+}
+
+/* What was announced costs nothing before it comes. */
+static void test_large_packet_grows_with_what_came(void)
+{
+    enum { TOTAL = 1000000 };
+    uint8_t *sent = malloc(TOTAL);
+    size_t at = 0;
+    size_t kept = 0;
+
+    UNIT_NEED(sent != NULL);
+    for (size_t i = 0; i < TOTAL; i++) {
+        sent[i] = (uint8_t)(i * 7 + i / 251);
+    }
+    open_pair();
+    while (kept < TOTAL) {
+        struct span in;
+        size_t got;
+        bool drained;
+        size_t n = TOTAL - at < 3000 ? TOTAL - at : 3000;
+
+        send_bytes((const char *)sent + at, n);
+        at += n;
+        CU_ASSERT_EQUAL_FATAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_OK);
+        kept = in.n;
+        if (kept < TOTAL) {
+            CU_ASSERT_TRUE_FATAL(conn_keep(&conn, in, TOTAL));
+            CU_ASSERT_FATAL(conn.tail_cap <= 2 * kept + 65536);
+        } else {
+            CU_ASSERT_EQUAL(memcmp(in.p, sent, TOTAL), 0);
+            CU_ASSERT_TRUE(conn_keep(&conn, SPAN_NULL, 0));
+        }
+        /* A read may have been short: empty the socket. */
+        while (kept < at && kept < TOTAL) {
+            CU_ASSERT_EQUAL_FATAL(conn_read(&conn, scratch, SCRATCH, &in, &got, &drained), CONN_OK);
+            kept = in.n;
+            if (kept < TOTAL) {
+                CU_ASSERT_TRUE_FATAL(conn_keep(&conn, in, TOTAL));
+            } else {
+                CU_ASSERT_EQUAL(memcmp(in.p, sent, TOTAL), 0);
+            }
+        }
+    }
+    close_pair();
+    free(sent);
+}
+
+static unsigned released;
+
+static void release(void *owner)
+{
+    CU_ASSERT_PTR_EQUAL(owner, &released);
+    released++;
+}
+
+static size_t drain(uint8_t *p, size_t cap)
+{
+    size_t n = 0;
+    ssize_t r;
+
+    while (n < cap && (r = read(peer, p + n, cap - n)) > 0) {
+        n += (size_t)r;
+    }
+    return n;
+}
+
+static void test_output_in_order(void)
+{
+    static uint8_t large[300000];
+    static uint8_t out[400000];
+    size_t written;
+    size_t n = 0;
+    enum conn_rc rc = CONN_AGAIN;
+
+    memset(large, 'L', sizeof(large));
+    open_pair();
+    CU_ASSERT_TRUE(conn_out_copy(&conn, "head", 4));
+    CU_ASSERT_TRUE(conn_out_borrow(&conn, large, sizeof(large), release, &released));
+    for (int i = 0; i < 1000; i++) {
+        CU_ASSERT_TRUE_FATAL(conn_out_copy(&conn, "tail", 4));
+    }
+    CU_ASSERT_EQUAL(conn.out_n, 4 + sizeof(large) + 4000);
+    while (rc == CONN_AGAIN) { /* more than a socket takes */
+        rc = conn_flush(&conn, &written);
+        n += drain(out + n, sizeof(out) - n);
+    }
+    CU_ASSERT_EQUAL(rc, CONN_OK);
+    CU_ASSERT_EQUAL(n, 4 + sizeof(large) + 4000);
+    CU_ASSERT_EQUAL(memcmp(out, "headL", 5), 0);
+    CU_ASSERT_EQUAL(memcmp(out + 4 + sizeof(large) - 1, "Ltailtail", 9), 0);
+    CU_ASSERT_EQUAL(released, 1);
+    CU_ASSERT_PTR_NULL(conn.out_first);
+    close_pair();
+}
+
+static void test_blocked_and_given_up(void)
+{
+    static uint8_t large[4000000];
+    size_t written;
+
+    released = 0;
+    open_pair();
+    CU_ASSERT_TRUE(conn_out_borrow(&conn, large, sizeof(large), release, &released));
+    CU_ASSERT_EQUAL(conn_flush(&conn, &written), CONN_AGAIN);
+    CU_ASSERT_TRUE(conn.blocked);
+    CU_ASSERT(written > 0 && conn.out_n == sizeof(large) - written);
+    CU_ASSERT_EQUAL(released, 0);
+    close(peer);
+    peer = -1;
+    CU_ASSERT_EQUAL(conn_flush(&conn, &written), CONN_ERROR); /* EPIPE, no signal */
+    close_pair();
+    CU_ASSERT_EQUAL(released, 1); /* given up with the connection */
+}
+
+/* clang-format off */
+UNIT_TESTS = {
+    UNIT_TEST(reads_and_keeps_a_tail)
+    UNIT_TEST(large_packet_grows_with_what_came)
+    UNIT_TEST(output_in_order)
+    UNIT_TEST(blocked_and_given_up)
+UNIT_TESTS_END
