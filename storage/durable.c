@@ -2,6 +2,7 @@
 /* The durable store: opening, closing, and what its threads have in common. */
 #include "storage/durable.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,7 @@ static void fill_in(struct store_options *o)
     o->fold_bytes = o->fold_bytes == 0 ? 32u << 20 : o->fold_bytes;
     o->fold_records = o->fold_records == 0 ? 1000000 : o->fold_records;
     o->fold_ms = o->fold_ms == 0 ? 30000 : o->fold_ms;
+    o->fold_slice = o->fold_slice == 0 ? 10000 : o->fold_slice;
     o->ballast = o->ballast == 0 ? 64u << 20 : o->ballast;
     o->boot_ms = o->boot_ms == NULL ? system_boot_ms : o->boot_ms;
     o->wall_ms = o->wall_ms == NULL ? system_wall_ms : o->wall_ms;
@@ -320,4 +322,42 @@ fail:
         durable_close(&d->base);
     }
     return rc;
+}
+
+enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap)
+{
+    static const char *const files[] = {"journal", "state"};
+    const struct store_options o = {.dir = dir};
+    struct durable *d;
+    enum store_rc rc;
+
+    *out = NULL;
+    err[0] = '\0';
+    for (size_t i = 0; i < 2; i++) { /* whoever looks at a store must not make one */
+        char path[4096];
+        snprintf(path, sizeof(path), "%s/%s/data.mdb", dir, files[i]);
+        if (access(path, F_OK) != 0) {
+            snprintf(err, cap, "%s: %s", path, strerror(errno));
+            return ST_IO;
+        }
+    }
+    d = create(&o);
+    if (d == NULL || d->o.dir == NULL || d->cur == NULL) {
+        snprintf(err, cap, "out of memory");
+        rc = ST_NOMEM;
+    } else {
+        d->lock_fd = env_lock(dir, err, cap);
+        rc = d->lock_fd < 0 ? ST_IO : recover_attach(d, err, cap);
+    }
+    if (rc != ST_OK && d != NULL) {
+        durable_close(&d->base);
+        d = NULL;
+    }
+    *out = d;
+    return rc;
+}
+
+void durable_detach(struct durable *d)
+{
+    durable_close(&d->base);
 }

@@ -87,6 +87,9 @@ void durable_log(const struct durable *d, int level, const char *fmt, ...)
 void durable_fail(struct durable *d, const char *file, int mdb_rc);
 enum store_rc durable_health(const struct durable *d);
 int64_t durable_mono_us(void);
+/* The lock and both environments of a store that is there, and no threads: for check.h. */
+enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap);
+void durable_detach(struct durable *d);
 /* For store_options.log; as syslog's. */
 enum { LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6 };
 
@@ -104,6 +107,12 @@ void *reader_thread(void *durable);
 enum store_rc reader_read(struct store *s, struct store_page *p);
 
 /* recover.c: before the threads start */
+struct recover_marks { /* the numbers in `meta` of `state` */
+    uint64_t folded, folding, free_id, newest, stopped;
+};
+int recover_marks(struct durable *d, MDB_txn *txn, struct recover_marks *m);
+/* Opens both environments, makes what is missing, checks that they belong together. */
+enum store_rc recover_attach(struct durable *d, char *err, size_t cap);
 enum store_rc recover_open(struct durable *d, char *err, size_t cap);
 enum store_rc recover_load(struct store *s, const struct store_load *l);
 /* Disk time -> CLOCK_BOOTTIME; 0 stays 0. */

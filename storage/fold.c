@@ -21,7 +21,6 @@
 #include <string.h>
 #include <time.h>
 
-#define SLICE_OPS   10000u
 #define SLICE_BYTES (4u << 20)
 
 struct delta {
@@ -146,7 +145,7 @@ static int end_slice(struct fold *f)
 
 static bool slice_full(const struct fold *f)
 {
-    return f->ops >= SLICE_OPS || f->bytes >= SLICE_BYTES;
+    return f->ops >= f->d->o.fold_slice || f->bytes >= SLICE_BYTES;
 }
 
 /* After every operation: a slice ends between two of them. */

@@ -197,7 +197,7 @@ static enum store_rc open_pair(struct durable *d, bool no_journal, bool no_state
     return explain(d->state.env.file, rc, err, cap);
 }
 
-static enum store_rc open_envs(struct durable *d, char *err, size_t cap)
+enum store_rc recover_attach(struct durable *d, char *err, size_t cap)
 {
     char *dir;
     bool no_journal;
@@ -222,31 +222,34 @@ static enum store_rc open_envs(struct durable *d, char *err, size_t cap)
 
 /* ---- replay ---- */
 
-struct marks {
-    uint64_t folded, folding, free_id, newest, stopped;
-};
-
-static int read_marks(struct durable *d, struct marks *m)
+int recover_marks(struct durable *d, MDB_txn *txn, struct recover_marks *m)
 {
     const MDB_dbi meta = d->state.meta;
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn);
+    int rc;
 
-    if (rc != 0) {
-        return rc;
-    }
     rc = meta_get_u64(txn, meta, "folded", &m->folded);
     rc = rc != 0 ? rc : meta_get_u64(txn, meta, "folding", &m->folding);
     rc = rc != 0 ? rc : meta_get_u64(txn, meta, "free_id", &m->free_id);
     rc = rc != 0 ? rc : meta_get_u64(txn, meta, "newest", &m->newest);
     rc = rc != 0 ? rc : meta_get_u64(txn, meta, "stopped", &m->stopped);
-    mdb_txn_abort(txn);
+    return rc;
+}
+
+static int read_marks(struct durable *d, struct recover_marks *m)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn);
+
+    if (rc == 0) {
+        rc = recover_marks(d, txn, m);
+        mdb_txn_abort(txn);
+    }
     return rc;
 }
 
 struct replay {
     struct durable *d;
-    struct marks m;
+    struct recover_marks m;
     struct gen *g;
     uint64_t last; /* group seen last */
     uint64_t groups;
@@ -341,7 +344,7 @@ static enum store_rc replay(struct replay *r, char *err, size_t cap)
 }
 
 /* When the last run was alive for the last time. */
-static int64_t last_alive(const struct durable *d, const struct marks *m)
+static int64_t last_alive(const struct durable *d, const struct recover_marks *m)
 {
     struct stat st;
     int64_t t = (int64_t)m->newest;
@@ -374,7 +377,7 @@ static int mark_running(struct durable *d, int64_t now)
 }
 
 /* A clock behind what has been written stands still until it has caught up. */
-static void set_clock(struct durable *d, const struct marks *m)
+static void set_clock(struct durable *d, const struct recover_marks *m)
 {
     int64_t now = d->o.wall_ms();
 
@@ -392,7 +395,7 @@ static void set_clock(struct durable *d, const struct marks *m)
 enum store_rc recover_open(struct durable *d, char *err, size_t cap)
 {
     struct replay r = {.d = d, .began_us = durable_mono_us()};
-    enum store_rc rc = open_envs(d, err, cap);
+    enum store_rc rc = recover_attach(d, err, cap);
     int mrc;
 
     if (rc != ST_OK) {

@@ -400,14 +400,15 @@ int state_sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, stru
 }
 
 int state_sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
-            struct scratch *tmp)
+                  struct scratch *tmp)
 {
     struct named n = named_sub(s, session, name);
 
     return named_del(txn, &n, name, tmp);
 }
 
-int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp)
+int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op,
+                       struct scratch *tmp)
 {
     struct named n = named_retained(s, op->name);
 

@@ -65,8 +65,9 @@ int object_next(MDB_cursor *cur, uint8_t *k, size_t n, struct scratch *s, MDB_va
 /* prefix: session (subs) or nothing (retained). */
 int state_sub_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
 int state_sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_bytes name,
-            struct scratch *tmp);
-int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op, struct scratch *tmp);
+                  struct scratch *tmp);
+int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op,
+                       struct scratch *tmp);
 int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp);
 
 /* ---- sessions, bodies, queue ---- */

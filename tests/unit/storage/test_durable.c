@@ -19,6 +19,7 @@ static struct store_options small(const struct tmpdir *t)
                                   .state_map = 1u << 30,
                                   .journal_map = 1u << 28,
                                   .fold_records = 300,
+                                  .fold_slice = 17,
                                   .ballast = 1u << 20};
 }
 
