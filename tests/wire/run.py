@@ -178,7 +178,8 @@ class Judge:
         text = ["FAILED %r" % test, "  %s:%d: %s" % (os.path.basename(test.path), r.step.line, r.step),
                 "  %s" % why]
         text += ["    " + line for line in (r.history if self.verbose else r.history[-8:])]
-        print("\n".join(text), flush=True)
+        sys.stdout.write("\n".join(text) + "\n")  # one write: tests run at the same time
+        sys.stdout.flush()
 
 
 def broker_for(config):
