@@ -606,45 +606,53 @@ static int fold_entries(struct fold *f, const struct gen_session *gs)
 
 /* ---- ends ---- */
 
-/* Every key of a table that begins with the session. */
+/* Removes keys that begin with the session, to the end of the slice at most; *more: some may be
+ * left. */
+static int del_some(struct fold *f, MDB_dbi dbi, const uint8_t *prefix, bool *more)
+{
+    MDB_val key = {8, (void *)(uintptr_t)prefix};
+    MDB_val val;
+    MDB_cursor *cur;
+    int rc = mdb_cursor_open(f->txn, dbi, &cur);
+
+    *more = false;
+    if (rc != 0) {
+        return rc;
+    }
+    rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
+    while (rc == 0 && key.mv_size >= 8 && memcmp(key.mv_data, prefix, 8) == 0) {
+        if (slice_full(f)) {
+            *more = true;
+            break;
+        }
+        rc = mdb_cursor_del(cur, 0);
+        f->ops++;
+        if (rc == 0) {
+            rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT); /* the one behind the removed */
+        }
+    }
+    mdb_cursor_close(cur);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static int del_prefix(struct fold *f, MDB_dbi dbi, uint64_t session)
 {
     uint8_t b[8];
+    bool more;
     int rc;
 
     put_be64(b, session);
-    do {
-        MDB_cursor *cur;
-        MDB_val key = {sizeof(b), b};
-        MDB_val val;
-        bool ours = false;
-
-        rc = mdb_cursor_open(f->txn, dbi, &cur);
-        if (rc != 0) {
-            return rc;
-        }
-        rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
-        while (rc == 0 && !slice_full(f)) {
-            ours = key.mv_size >= sizeof(b) && memcmp(key.mv_data, b, sizeof(b)) == 0;
-            if (!ours) {
-                break;
-            }
-            rc = mdb_cursor_del(cur, 0);
-            f->ops++;
-            if (rc == 0) {
-                rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT); /* the one behind the removed */
-            }
-        }
-        mdb_cursor_close(cur);
-        if (rc != 0 || !ours) {
-            break;
-        }
-        rc = end_slice(f); /* full, and there may be more */
+    rc = del_some(f, dbi, b, &more);
+    while (rc == 0 && more) {
+        rc = end_slice(f);
         if (rc == 0) {
             rc = begin(f);
         }
-    } while (rc == 0);
-    return rc == MDB_NOTFOUND ? 0 : rc;
+        if (rc == 0) {
+            rc = del_some(f, dbi, b, &more);
+        }
+    }
+    return rc;
 }
 
 /* Entries go with their counts, a slice at a time. */

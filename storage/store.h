@@ -211,7 +211,8 @@ struct store_stats {
     uint64_t commit_us[24]; /* histogram: bucket i counts commits of [2^i, 2^(i+1)) us */
     bool refusing;          /* below the watermark or failed: see store_health() */
     enum store_rc health;
-    uint64_t dropped; /* operations of sessions that were not there */
+    uint64_t journal_written; /* bytes, ever */
+    uint64_t dropped;         /* operations of sessions that were not there */
 };
 void store_stats(struct store *s, struct store_stats *out);
 

@@ -248,6 +248,7 @@ static void count_commit(struct durable *d, const struct group *g, int64_t us)
     pthread_mutex_lock(&d->stats_lock);
     d->stats.commits++;
     d->stats.records += g->records;
+    d->stats.journal_written += g->length;
     d->stats.commit_us[bucket]++;
     pthread_mutex_unlock(&d->stats_lock);
 }
