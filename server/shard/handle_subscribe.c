@@ -246,6 +246,7 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     struct placed at;
     struct sub *sub;
     struct store_op *op;
+    uint64_t group;
 
     if (!place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at)) {
         return invalid_filter(sh, l);
@@ -254,7 +255,11 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     if (sub == NULL) {
         return RC_NO_SUBSCRIPTION_EXISTED;
     }
+    group = sub->opts.shared ? filter_subs_id(sub->filter) : 0;
     share_remove_sub(sh, c, sub);
+    if (group != 0) {
+        outq_move_group(sh, c, group);
+    }
     op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
     if (op != NULL) {
         op->session = c->session;

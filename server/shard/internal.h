@@ -331,6 +331,7 @@ struct shard {
     struct broker_shared *b;
     const struct config *cfg; /* of this turn */
     unsigned index;
+    bool ending;       /* being torn down: nothing is handed on */
     bool keeps;        /* the store keeps: tickets are needed */
     bool spills;       /* it can be read back: queues need not stay in memory */
     _Atomic bool stop; /* release by shard_ask_to_stop(), acquire by the thread */
@@ -443,6 +444,8 @@ void outq_pump(struct shard *sh, struct client *c); /* sends what the window and
 /* Hands the messages that came through shared groups to other members: those not sent, and of a
  * session that ends also QoS 1 in flight [MQTT-4.8.2-4 ff.]. */
 void outq_move_shared(struct shard *sh, struct client *c, bool session_ends);
+/* Likewise what was not sent of one group that the client has left. */
+void outq_move_group(struct shard *sh, struct client *c, uint64_t group);
 bool outq_is_idle(const struct shard *sh,
                   const struct client *c); /* connected, and could send at once */
 bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m);
@@ -519,7 +522,7 @@ void delivery_free(struct delivery *d);
 void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
                     struct ticket_part *part, bool own_by_mail);
 /* A message whose member has gone: to another one, if there is any. */
-void share_move(struct shard *sh, struct out_msg *o);
+void share_move(struct shard *sh, const struct client *c, struct out_msg *o);
 bool share_has_others_online(const struct shard *sh, const struct client *c, uint64_t group);
 /* The client's memberships count as connected, or no more. */
 void share_set_online(struct shard *sh, struct client *c, bool online);

@@ -693,31 +693,60 @@ static bool may_move(const struct out_msg *o, bool session_ends)
     return !o->sent || (session_ends && o->qos == 1);
 }
 
-void outq_move_shared(struct shard *sh, struct client *c, bool session_ends)
+/* Moves one message of a list on; it is gone afterwards. */
+static void move_on(struct shard *sh, struct client *c, struct out_list *l, struct out_msg *o)
 {
     struct outq *q = c->out;
-    struct out_msg *next;
 
-    if (q == NULL || c->nshared == 0) {
+    share_move(sh, c, o);
+    if (l == &q->inflight) {
+        outq_done(sh, c, o);
         return;
     }
-    for (struct out_msg *o = q->inflight.first; o != NULL; o = next) {
+    out_list_remove(l, o);
+    q->queued_qos0 -= o->qos == 0;
+    ticket_entry_del(sh, c, o);
+    outq_destroy(sh, q, o);
+}
+
+static void move_list(struct shard *sh, struct client *c, struct out_list *l, bool session_ends)
+{
+    struct out_msg *next;
+
+    for (struct out_msg *o = l->first; o != NULL; o = next) {
         next = o->next;
         if (may_move(o, session_ends) &&
             (session_ends || share_has_others_online(sh, c, o->extra->group))) {
-            share_move(sh, o);
-            outq_done(sh, c, o);
+            move_on(sh, c, l, o);
         }
     }
-    for (struct out_msg *o = q->queue.first; o != NULL; o = next) {
-        next = o->next;
-        if (may_move(o, session_ends) &&
-            (session_ends || share_has_others_online(sh, c, o->extra->group))) {
-            share_move(sh, o);
-            out_list_remove(&q->queue, o);
-            q->queued_qos0 -= o->qos == 0;
-            ticket_entry_del(sh, c, o);
-            outq_destroy(sh, q, o);
+}
+
+void outq_move_shared(struct shard *sh, struct client *c, bool session_ends)
+{
+    if (c->out != NULL && c->nshared > 0 && !sh->ending) {
+        move_list(sh, c, &c->out->inflight, session_ends);
+        move_list(sh, c, &c->out->queue, session_ends);
+        move_list(sh, c, &c->out->disk.fresh, session_ends);
+    }
+}
+
+void outq_move_group(struct shard *sh, struct client *c, uint64_t group)
+{
+    struct out_list *lists[2];
+    struct out_msg *next;
+
+    if (c->out == NULL || shares_find(sh->b->shares, group) == NULL) {
+        return; /* nobody else: it stays with the client */
+    }
+    lists[0] = &c->out->inflight;
+    lists[1] = &c->out->queue;
+    for (int i = 0; i < 2; i++) {
+        for (struct out_msg *o = lists[i]->first; o != NULL; o = next) {
+            next = o->next;
+            if (may_move(o, false) && o->extra->group == group) {
+                move_on(sh, c, lists[i], o);
+            }
         }
     }
 }

@@ -74,15 +74,7 @@ static void fill_origin(struct ticket *t, const struct route *r)
     message_ref(m, 1);
     p->msg = m;
     if (t->nparts > 1) {
-        op = ticket_op(p, ST_BODY_PUT);
-        if (op != NULL) {
-            op->body = m->body_id;
-            op->name = bytes_of(message_topic(m), m->topic_n);
-            op->data = bytes_of(message_payload(m), m->payload_n);
-            op->props = bytes_of(message_props(m), m->props_n);
-            op->expires_ms = m->expires_ms;
-            op->flags = m->qos;
-        }
+        ticket_body(p, m);
     }
     if (r->will_of != 0) {
         op = ticket_op(p, ST_WILL_DEL);

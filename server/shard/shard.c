@@ -507,6 +507,7 @@ void shard_destroy(struct shard *sh)
     while (sh->lingering != NULL) {
         link_free(sh, sh->lingering);
     }
+    sh->ending = true;
     if (sh->clients != NULL) {
         free_jobs(sh);
         clients_fini(sh);

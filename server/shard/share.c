@@ -239,16 +239,73 @@ bool share_has_others_online(const struct shard *sh, const struct client *c, uin
     return false;
 }
 
-void share_move(struct shard *sh, struct out_msg *o)
+/* The same content under a body id of its own: it is stored anew, with its new entry. */
+static struct message *copy_of(struct shard *sh, const struct message *m)
+{
+    struct message *copy = message_create(message_topic(m), m->topic_n, message_payload(m),
+                                          m->payload_n, message_props(m), m->props_n);
+
+    if (copy != NULL) {
+        copy->qos = m->qos;
+        copy->retain = m->retain;
+        copy->origin = m->origin;
+        copy->expires_ms = m->expires_ms;
+        copy->body_id = broker_new_id(sh->b);
+    }
+    return copy;
+}
+
+/* The old entry goes and the new one comes in one unit. NULL: nothing to store, or no memory. */
+static struct ticket *ticket_for_move(struct shard *sh, const struct client *c, struct out_msg *o,
+                                      struct message *m)
+{
+    struct ticket *t = ticket_create(sh, 2);
+    struct store_op *op;
+
+    if (t == NULL) {
+        return NULL;
+    }
+    message_ref(m, 1);
+    t->part[0].msg = m;
+    ticket_body(&t->part[0], m);
+    if (o->seq != 0 && o->wait == NULL) { /* else behind its own ticket, later */
+        op = ticket_op(&t->part[0], ST_ENTRY_DEL);
+        if (op != NULL) {
+            op->session = c->session;
+            op->seq = o->seq;
+            o->seq = 0;
+        }
+    }
+    return t;
+}
+
+void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
 {
     struct share_group *g = shares_find(sh->b->shares, o->extra->group);
+    struct message *m = o->msg;
+    struct ticket *t = NULL;
 
-    if (g == NULL || o->msg == NULL) {
+    if (g == NULL || sh->ending) {
         shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
         return;
     }
+    if (sh->keeps && o->qos > 0) {
+        m = copy_of(sh, m);
+        t = m == NULL ? NULL : ticket_for_move(sh, c, o, m);
+        if (t == NULL) {
+            shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+            if (m != NULL) {
+                message_unref(m);
+            }
+            return;
+        }
+    }
     /* By mail always: this runs in the middle of a session's end. */
-    share_dispatch(sh, g, o->msg, NULL, true);
+    share_dispatch(sh, g, m, t == NULL ? NULL : &t->part[1], true);
+    if (t != NULL) {
+        ticket_finish(&t->part[0]);
+        message_unref(m);
+    }
 }
 
 /* ---- membership ---- */

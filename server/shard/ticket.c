@@ -79,6 +79,20 @@ struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t 
     return (struct store_bytes){c->data, n};
 }
 
+void ticket_body(struct ticket_part *p, const struct message *m)
+{
+    struct store_op *op = ticket_op(p, ST_BODY_PUT);
+
+    if (op != NULL) {
+        op->body = m->body_id;
+        op->name = (struct store_bytes){message_topic(m), m->topic_n};
+        op->data = (struct store_bytes){message_payload(m), m->payload_n};
+        op->props = (struct store_bytes){message_props(m), m->props_n};
+        op->expires_ms = m->expires_ms;
+        op->flags = m->qos;
+    }
+}
+
 /* All parts' operations in one array: the first part's, so that the body stands before its entries.
  */
 static bool gather(struct ticket *t)

@@ -61,6 +61,9 @@ struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind);
 /* Bytes kept for as long as the ticket lives. */
 struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n);
 
+/* The body of m, which the part has to hold a reference to. */
+void ticket_body(struct ticket_part *p, const struct message *m);
+
 /* The part is complete; p must not be touched afterwards by this shard, except through its mail. */
 void ticket_finish(struct ticket_part *p);
 
