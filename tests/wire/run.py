@@ -3,7 +3,7 @@
 """Runs packets written as data against the real process. README.md describes the files.
 
     run.py                              every file
-    run.py v5-connect.txt               one file
+    run.py v5-connect.txt               one file; v5 and v311 stand for all files of a version
     run.py v5-connect.txt 3.1.2-3       the lines of one statement (MQTT-3.1.2-3 will do), or of one name
     run.py -v ...                       print every test, and the packets of those that fail
     run.py --list [FILE...]             what there is
@@ -243,7 +243,8 @@ def main():
     ap.add_argument("words", nargs="*", help="files (.txt), statements, names of tests")
     args = ap.parse_args()
     files = [w for w in args.words if w.endswith(".txt")]
-    words = [w for w in args.words if not w.endswith(".txt")]
+    files += [n for w in args.words if w in ("v5", "v311") for n in all_files() if n.startswith(w + "-")]
+    words = [w for w in args.words if w not in ("v5", "v311") and not w.endswith(".txt")]
     scr = load(files or all_files())
     if args.table or args.check_table or args.write_table:
         return table.main(scr, args)
