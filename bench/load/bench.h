@@ -26,6 +26,7 @@ struct options {
     double timeout_s; /* silence after which a run is given up */
     uint64_t seed;
     pid_t pid; /* of the broker, 0: not measured */
+    bool durable; /* clients have durable sessions */
     bool json;
     bool verbose;
 };

@@ -21,7 +21,7 @@ void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
 
         snprintf(h->ids[i], sizeof(h->ids[i]), "%.8s-%08x-%u", prefix, run->id, i);
         *c = (struct client){
-            .ops = ops, .owner = h, .id = h->ids[i], .version = run->o->version, .clean = true};
+            .ops = ops, .owner = h, .id = h->ids[i], .version = run->o->version, .clean = !run->o->durable};
         c->conn.fd = -1;
     }
 }

@@ -17,7 +17,7 @@ struct herd {
     uint32_t up; /* counted by herd_up() */
 };
 
-/* Client ids are PREFIX-RUN-NUMBER; owner is the herd, clean session is set. */
+/* Client ids are PREFIX-RUN-NUMBER; owner is the herd, clean session is set unless --durable. */
 void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
                const struct client_ops *ops);
 void herd_fini(struct herd *h);

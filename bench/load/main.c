@@ -43,6 +43,7 @@ static const char help[] =
     "      --timeout T      give up after T seconds without progress (10)\n"
     "      --seed N         chaos: the same decisions again (from the clock)\n"
     "      --pid PID        the broker's process: CPU, memory, context switches\n"
+    "      --durable        sessions outlive their connections (clean_session=false)\n"
     "      --json           one JSON object instead of text\n"
     "  -v, --verbose\n"
     "\n"
@@ -63,6 +64,7 @@ static const struct option long_options[] = {{"host", required_argument, NULL, '
                                              {"timeout", required_argument, NULL, 't'},
                                              {"seed", required_argument, NULL, 'e'},
                                              {"pid", required_argument, NULL, 'i'},
+                                             {"durable", no_argument, NULL, 'd'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"verbose", no_argument, NULL, 'v'},
                                              {"help", no_argument, NULL, '?'},
@@ -140,6 +142,9 @@ static void set_option(struct options *o, int key, const char *v)
         return;
     case 'i':
         o->pid = (pid_t)number(v, 1, INT32_MAX);
+        return;
+    case 'd':
+        o->durable = true;
         return;
     case 'j':
         o->json = true;
