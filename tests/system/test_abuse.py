@@ -41,10 +41,12 @@ def sys_value(broker, name, timeout=None):
 
 
 class Pinger:
-    """Another process that sends itself a message every few milliseconds and keeps the times."""
+    """Another process: clients that, in turn, send themselves a message and keep the times."""
 
-    def __init__(self, address, name="pinger"):
-        self.address, self.name = address, name
+    CLIENTS = 8  # on every shard there is one
+
+    def __init__(self, address):
+        self.address = address
         here, there = multiprocessing.Pipe()
         self.pipe = here
         self.process = multiprocessing.get_context("fork").Process(target=self.run, args=(there,))
@@ -52,27 +54,33 @@ class Pinger:
         if self.pipe.recv() != "ready":
             raise AssertionError("pinger did not connect")
 
+    def ping(self, c, topic, n):
+        begin = time.monotonic()
+        c.send(publish(topic, "%d" % n, 1, n % 65535 + 1))
+        ack = got = None
+        while ack is None or got is None:
+            p = c.recv(10 * SLOW)
+            if p.type == PUBACK:
+                ack = p
+            else:
+                got = c.settle(p)
+        if got.payload != b"%d" % n:
+            raise AssertionError("ping %d, got %r" % (n, got))
+        return time.monotonic() - begin
+
     def run(self, pipe):
         times, wrong = [], None
         try:
-            c = wire.Client(self.address).connect(self.name).subscribe(("ping/" + self.name, 1))
+            cs = [wire.Client(self.address).connect("pinger-%d" % i, keepalive=0).subscribe(("ping/%d" % i, 1))
+                  for i in range(self.CLIENTS)]
             pipe.send("ready")
             n = 0
             while not pipe.poll(0.002):
                 n += 1
-                begin = time.monotonic()
-                c.send(publish("ping/" + self.name, "%d" % n, 1, n % 65535 + 1))
-                ack = got = None
-                while ack is None or got is None:
-                    p = c.recv(10 * SLOW)
-                    if p.type == PUBACK:
-                        ack = p
-                    else:
-                        got = c.settle(p)
-                if got.payload != b"%d" % n:
-                    raise AssertionError("ping %d, got %r" % (n, got))
-                times.append(time.monotonic() - begin)
-            c.disconnect()
+                i = n % self.CLIENTS
+                times.append(self.ping(cs[i], "ping/%d" % i, n))
+            for c in cs:
+                c.disconnect()
         except (AssertionError, OSError) as e:
             wrong = "%s: %s" % (type(e).__name__, e)
         pipe.send((times, wrong))
@@ -102,10 +110,11 @@ class Abuse:
         self.assertLess(grown, bound(kb), "%d kB more" % grown)
 
     def assert_served(self, times, limit=0.1):
-        """Two outliers are the machine's."""
+        """Two outliers may be the machine's, if they are small."""
         self.assertGreater(len(times), 4)
         if PLAIN:
-            self.assertLess(times[-3], limit)
+            self.assertLess(times[-3], limit, times[-10:])
+            self.assertLess(times[-1], limit * 2.5, times[-10:])
 
 
 class HalfOpen(BrokerTest, Abuse):
@@ -729,7 +738,7 @@ class MemoryLimit(BrokerTest, Abuse):
 
     config = "sys_interval 1\nmemory_limit 24M\nmax_queued_messages 0\nmax_queued_bytes 0"
 
-    def fill(self, p, client_id, most=60 << 20):
+    def fill(self, p, client_id, most=120 << 20):
         """Publishes for the absent until a v5 publisher is refused; how many bytes were taken."""
         taken = 0
         while taken < most:
@@ -752,10 +761,11 @@ class MemoryLimit(BrokerTest, Abuse):
         p = self.connect("filler", 5)
         begin = time.monotonic()
         taken = self.fill(p, "a")
-        self.assertTrue(10 << 20 < taken < 30 << 20, taken)
+        # The limit is looked at every 50 ms: as much as comes meanwhile is above it.
+        self.assertTrue(10 << 20 < taken < 60 << 20, taken)
         self.assertGreater(time.monotonic() - begin, 0.5)  # was left unread for a while first
-        self.assert_grew_less(base, 40 * MB)
-        self.assertGreater(sys_value(self.broker, "noctule/publish/paused"), 0)
+        self.assert_grew_less(base, 72 * MB)
+        wait_until(lambda: sys_value(self.broker, "noctule/publish/paused") > 0, "paused is counted")
 
         # QoS 0 is dropped and counted, and small things go on: pings, subscriptions, acknowledgements.
         s = self.connect("ml-s", 5).subscribe(("ml/zero", 0))
