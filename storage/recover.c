@@ -161,14 +161,14 @@ static int open_state_tables(struct durable *d, char *err, size_t cap)
 
 static enum store_rc explain(const char *file, int rc, char *err, size_t cap)
 {
+    const bool damaged = rc == MDB_NOTFOUND || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
+                         rc == MDB_BAD_DBI || rc == MDB_INCOMPATIBLE;
+
     if (rc != 0 && err[0] == '\0') {
-        snprintf(err, cap, "%s: %s%s", file, rc == MDB_NOTFOUND ? "damaged: " : "",
+        snprintf(err, cap, "%s: %s%s", file, damaged ? "damaged: " : "",
                  rc == MDB_NOTFOUND ? "a table or record is missing" : mdb_strerror(rc));
     }
-    return rc == ENOMEM               ? ST_NOMEM
-           : rc == 0                  ? ST_OK
-           : env_rc(rc) == ST_NOSPACE ? ST_NOSPACE
-                                      : ST_IO;
+    return env_rc(rc);
 }
 
 /* The journal is made first and the state second: a state without a journal has lost it, a journal

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The durable store as a whole: what was acknowledged is there after a stop and after a crash. */
+#include "storage/check.h"
 #include "tests/support/store_model.h"
 #include "tests/support/tmpdir.h"
 #include "tests/support/unit.h"
@@ -150,9 +151,248 @@ static void test_kills(void)
     tmpdir_remove(&t);
 }
 
+struct answer {
+    struct store_unit unit;
+    _Atomic int rc;
+};
+
+static void answered(struct store_unit *u, enum store_rc rc)
+{
+    atomic_store(&((struct answer *)u)->rc, (int)rc);
+}
+
+static void submit_ok(struct store *s, struct store_op *ops, uint32_t n)
+{
+    struct answer a = {.unit = {.done = answered, .ops = ops, .nops = n}, .rc = -1};
+
+    UNIT_NEED(store_submit(s, &a.unit) == ST_OK);
+    while (atomic_load(&a.rc) < 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&a.rc), ST_OK);
+}
+
+struct seen {
+    unsigned sessions, subs, inbound, wills, retained;
+    struct store_session last;
+};
+
+static bool see_session(void *arg, const struct store_session *s)
+{
+    ((struct seen *)arg)->sessions++;
+    ((struct seen *)arg)->last = *s;
+    return true;
+}
+
+static bool see_sub(void *arg, uint64_t session, struct store_bytes filter, uint8_t flags,
+                    uint32_t sub_id)
+{
+    (void)session;
+    (void)filter;
+    (void)flags;
+    (void)sub_id;
+    ((struct seen *)arg)->subs++;
+    return true;
+}
+
+static bool see_inbound(void *arg, uint64_t session, uint16_t packet_id)
+{
+    (void)session;
+    (void)packet_id;
+    ((struct seen *)arg)->inbound++;
+    return true;
+}
+
+static bool see_will(void *arg, const struct store_op *op)
+{
+    (void)op;
+    ((struct seen *)arg)->wills++;
+    return true;
+}
+
+static struct seen load(struct store *s)
+{
+    struct seen seen = {0};
+    const struct store_load l = {.arg = &seen,
+                                 .session = see_session,
+                                 .sub = see_sub,
+                                 .inbound = see_inbound,
+                                 .will = see_will};
+
+    CU_ASSERT_EQUAL(store_load(s, &l), ST_OK);
+    return seen;
+}
+
+/* Everything of a session goes with it, wherever the slices of the fold fall. */
+static void test_session_end(void)
+{
+    for (uint32_t slice = 1; slice <= 24; slice++) {
+        struct tmpdir t;
+        struct store_options o;
+        struct store_op end = {.kind = ST_SESSION_END, .session = 1};
+        struct store *s;
+        struct seen seen;
+        char err[256];
+
+        tmpdir_make(&t);
+        o = small(&t);
+        o.fold_slice = slice;
+        for (int round = 0; round < 2; round++) {
+            s = open_it(&o);
+            if (round == 0) {
+                struct store_op ops[] = {
+                    {.kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}},
+                    {.kind = ST_SUB_PUT, .session = 1, .name = {"a", 1}},
+                    {.kind = ST_SUB_PUT, .session = 1, .name = {"b", 1}},
+                    {.kind = ST_SUB_PUT, .session = 1, .name = {"c", 1}},
+                    {.kind = ST_INBOUND_PUT, .session = 1, .packet_id = 1},
+                    {.kind = ST_INBOUND_PUT, .session = 1, .packet_id = 2},
+                    {.kind = ST_WILL_PUT, .session = 1, .name = {"w", 1}},
+                    {.kind = ST_BODY_PUT, .body = 9, .name = {"t", 1}},
+                    {.kind = ST_ENTRY_PUT, .session = 1, .seq = 1, .body = 9},
+                    {.kind = ST_ENTRY_PUT, .session = 1, .seq = 2, .body = 9},
+                    {.kind = ST_ENTRY_PUT, .session = 1, .seq = 3, .body = 9},
+                };
+                submit_ok(s, ops, sizeof(ops) / sizeof(ops[0]));
+            } else {
+                seen = load(s);
+                CU_ASSERT(seen.sessions == 1 && seen.subs == 3 && seen.inbound == 2);
+                CU_ASSERT(seen.wills == 1 && seen.last.count == 3 && seen.last.next_seq == 4);
+                CU_ASSERT(store_first_free_id(s) == 10);
+                submit_ok(s, &end, 1);
+            }
+            store_close(&s);
+            CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+        }
+        s = open_it(&o);
+        seen = load(s);
+        CU_ASSERT(seen.sessions == 0 && seen.subs == 0 && seen.inbound == 0 && seen.wills == 0);
+        store_close(&s);
+        tmpdir_remove(&t);
+    }
+}
+
+/* What everything vanished of is answered without a commit. */
+static void test_no_commit_for_nothing(void)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    struct store_stats st;
+    struct store_op ops[] = {{.kind = ST_BODY_PUT, .body = 9, .name = {"t", 1}},
+                             {.kind = ST_ENTRY_PUT, .session = 1, .seq = 1, .body = 9},
+                             {.kind = ST_ENTRY_DEL, .session = 1, .seq = 1}};
+
+    tmpdir_make(&t);
+    o = small(&t);
+    s = open_it(&o);
+    submit_ok(s, ops, 3);
+    submit_ok(s, NULL, 0);
+    store_stats(s, &st);
+    CU_ASSERT(st.units == 2 && st.commits == 0 && st.records == 0 && st.annihilated == 3);
+    store_close(&s);
+    tmpdir_remove(&t);
+}
+
+/* ---- clocks ---- */
+
+static _Atomic int64_t boot, wall;
+
+static int64_t boot_ms(void)
+{
+    return atomic_load(&boot);
+}
+
+static int64_t wall_ms(void)
+{
+    return atomic_load(&wall);
+}
+
+static struct seen at(const struct store_options *o, int64_t boot_at, int64_t wall_at,
+                      struct store_op *op)
+{
+    struct store *s;
+    struct seen seen;
+
+    atomic_store(&boot, boot_at);
+    atomic_store(&wall, wall_at);
+    s = open_it(o);
+    seen = load(s);
+    if (op != NULL) {
+        submit_ok(s, op, 1);
+    }
+    store_close(&s);
+    return seen;
+}
+
+/* Times go to disk by the wall clock and come back by this boot's; one that is set back stands. */
+static void test_clocks(void)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store_op connected = {.kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}};
+    struct store_op gone = {
+        .kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}, .expires_ms = 4000};
+    struct seen seen;
+
+    tmpdir_make(&t);
+    o = small(&t);
+    o.boot_ms = boot_ms;
+    o.wall_ms = wall_ms;
+    at(&o, 1000, 1000000, &connected);
+    /* Rebooted, 60 s later: it was connected until the stop. */
+    seen = at(&o, 500, 1060000, NULL);
+    CU_ASSERT_EQUAL(seen.last.disconnected_ms, 500 - 60000);
+    at(&o, 5000, 1100000, &gone); /* disconnected a second before */
+    seen = at(&o, 100000, 1200000, NULL);
+    CU_ASSERT_EQUAL(seen.last.disconnected_ms, 100000 - 101000);
+    /* The clock is an hour behind: no time counts as passed since the last stop. */
+    seen = at(&o, 700, 1200000 - 3600000, NULL);
+    CU_ASSERT_EQUAL(seen.last.disconnected_ms, 700 - 101000);
+    tmpdir_remove(&t);
+}
+
+/* ---- backup ---- */
+
+static void test_backup_while_running(void)
+{
+    struct tmpdir t;
+    struct tmpdir b;
+    char to[600];
+    char err[256];
+    struct model *m = model_create(9);
+    struct store_options o;
+    struct store *s;
+    uint32_t acked;
+
+    tmpdir_make(&t);
+    tmpdir_make(&b);
+    o = small(&t);
+    s = open_it(&o);
+    model_run(m, s, 2000, 50);
+    acked = model_acked(m);
+    snprintf(to, sizeof(to), "%s/copy", b.path);
+    CU_ASSERT_EQUAL(store_backup(s, to, err, sizeof(err)), ST_OK);
+    CU_ASSERT_NOT_EQUAL(store_backup(s, to, err, sizeof(err)), ST_OK); /* it is there */
+    model_run(m, s, 500, 50);
+    store_close(&s);
+    CU_ASSERT_EQUAL(check_store(to, NULL, NULL, err, sizeof(err)), 0);
+    o.dir = to;
+    s = open_it(&o);
+    CU_ASSERT_EQUAL(model_check(m, s, acked, acked), acked);
+    store_close(&s);
+    model_destroy(m);
+    tmpdir_remove(&t);
+    tmpdir_remove(&b);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(model_through_restarts)
     UNIT_TEST(pages_merge)
     UNIT_TEST(kills)
+    UNIT_TEST(session_end)
+    UNIT_TEST(no_commit_for_nothing)
+    UNIT_TEST(clocks)
+    UNIT_TEST(backup_while_running)
 UNIT_TESTS_END
