@@ -34,7 +34,7 @@ static const struct {
     {0x1f, "0003 'why'", "kaSdA", NULL},
     {0x21, "0001", "ck", "0000"},
     {0x22, "0000", "ck", NULL},
-    {0x23, "0001", "p", "0000"},
+    {0x23, "0001", "p", NULL}, /* alias 0 has a code of its own, 0x94: the shard answers it */
     {0x24, "00", "k", "02"},
     {0x25, "01", "k", "02"},
     {0x26, "0001 'k' 0001 'v'", "cwkpasSudA", NULL},
@@ -143,7 +143,7 @@ static void test_ranges(void)
             }
         }
     }
-    CU_ASSERT_EQUAL(tried, 16);
+    CU_ASSERT_EQUAL(tried, 15);
 }
 
 /* Each property cut at every byte, the block's length saying so. */

@@ -114,7 +114,13 @@ static void test_persistence(void)
     c = good("persistence true\npersistence_location /var/lib/x y\n");
     CU_ASSERT_EQUAL(c->max_queued_messages, 0);
     CU_ASSERT_STRING_EQUAL(c->persistence_location, "/var/lib/x y");
-    CU_ASSERT_TRUE(warned(c, "in memory"));
+    CU_ASSERT_EQUAL(c->nwarnings, 0);
+    CU_ASSERT_EQUAL(c->listeners[0].durability, CONFIG_DURABILITY_DISK);
+    config_free(&c);
+    c = good("persistence true\ndurability memory\nlistener 1883\nlistener 1884\n"
+             "listener_durability disk\n");
+    CU_ASSERT_EQUAL(c->listeners[0].durability, CONFIG_DURABILITY_MEMORY);
+    CU_ASSERT_EQUAL(c->listeners[1].durability, CONFIG_DURABILITY_DISK);
     config_free(&c);
     c = good("max_queued_messages 7\npersistence true\n");
     CU_ASSERT_EQUAL(c->max_queued_messages, 7);
