@@ -271,7 +271,7 @@ class Silent(unittest.TestCase, Abuse):
                 cs = self.crowd(b, n)
                 wait_until(lambda: b.fds() > fds + n * 0.9 or time.monotonic() - begin > 4, "accepted", 10)
                 rss.append(self.rss())
-                wait_until(lambda: b.fds() <= fds + 5, "all closed after connect_timeout", 20)
+                wait_until(lambda: b.fds() <= fds + 5 + Pinger.CLIENTS, "all closed after connect_timeout", 20)
                 self.assert_served(pinger.stop(), 0.25)
                 for s in cs:
                     s.close()

@@ -601,6 +601,7 @@ class Takeover(BrokerTest):
             expect_reason(old, 0x8E)
             v5(self).publish("to/t", "x", 1)
             new.settle(new.expect_publish("to/t", "x"))
+            self.assertTrue(new.is_alive())  # its PUBACK was read
             old = new
 
     def test_versions(self):
