@@ -223,6 +223,17 @@ static uint64_t free_bytes(struct env *e)
     return pages * 4096;
 }
 
+/* Bytes that the file has allocated past its last page. */
+static uint64_t reserve(int fd, uint64_t end)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) != 0 || (uint64_t)st.st_blocks * 512 < end) {
+        return 0;
+    }
+    return (uint64_t)st.st_blocks * 512 - end;
+}
+
 static bool disk_has(int fd, uint64_t bytes)
 {
     struct statvfs v;
@@ -255,14 +266,13 @@ void env_top_up(struct env *e)
     if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)e->ballast) == 0) {
         low = false;
     } else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
-        low = free_bytes(e) < 2 * e->ballast; /* drained: pages of its own are free again */
+        /* What is left of the ballast, and after draining pages of its own that are free again. */
+        low = free_bytes(e) + reserve(fd, end) < e->ballast / 4 * 3;
     } else {
         low = !disk_has(fd, e->ballast); /* this file system cannot reserve */
     }
-    if (!low) {
-        e->reserved_to = end + e->ballast;
-    }
-    e->retry_ms = mono_ms() + 1000;
+    e->reserved_to = low ? 0 : end + e->ballast;
+    e->retry_ms = mono_ms() + 500;
     atomic_store_explicit(&e->low, low, memory_order_relaxed);
 }
 

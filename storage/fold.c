@@ -791,21 +791,24 @@ static void wait_until_ms(struct durable *d, int64_t due_ms)
     pthread_cond_timedwait(&d->fold_wake, &d->gens_lock, &ts);
 }
 
-/* Holding gens_lock: whether the current generation is to be folded; *due_ms when it will be. */
+/* Holding gens_lock: whether the current generation is to be folded; *due_ms when to look again. */
 static bool is_due(const struct durable *d, int64_t *due_ms)
 {
     const int64_t now = durable_mono_us() / 1000;
+    const enum store_rc health = durable_health(d);
+    /* Short of room, removals have to reach the tables soon: they are what gives pages back. */
+    const int64_t age = health == ST_NOSPACE && d->o.fold_ms > 1000 ? 1000 : d->o.fold_ms;
 
-    *due_ms = now + 60000;
-    if (d->cur->last == 0 || d->fold_paused > 0 || durable_health(d) == ST_IO) {
+    *due_ms = now + (health == ST_NOSPACE ? 1000 : 60000);
+    if (d->cur->last == 0 || d->fold_paused > 0 || health == ST_IO) {
         return false;
     }
     if (d->fold_stop || d->fold_force || d->cur->bytes >= d->o.fold_bytes ||
         d->cur->records >= d->o.fold_records) {
         return true;
     }
-    *due_ms = d->cur->born_ms + d->o.fold_ms;
-    return *due_ms <= now;
+    *due_ms = d->cur->born_ms + age < now + 1000 ? d->cur->born_ms + age : now + 1000;
+    return d->cur->born_ms + age <= now;
 }
 
 static void count_fold(struct durable *d, const struct gen *g, int64_t us)

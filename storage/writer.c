@@ -27,6 +27,7 @@
 #define BATCH_BYTES (4u << 20)
 #define BUSY_RATE   50000.0 /* units a second from which on commits are not paced */
 #define IDLE_MS     5000    /* how often a sleeping store thread looks up */
+#define SHORT_MS    200     /* the same when room is short */
 #define SLICE_NS    100000u
 
 /* ---- intake ---- */
@@ -407,6 +408,7 @@ void *writer_thread(void *arg)
     struct durable *d = arg;
 
     short_slice();
+    idle(d); /* what the last run has folded and not trimmed */
     for (;;) {
         take(d);
         if (d->waiting != NULL) {
@@ -418,8 +420,9 @@ void *writer_thread(void *arg)
             }
         } else {
             const int64_t began = durable_mono_us();
-            sleep_until_work(d, IDLE_MS);
-            if (durable_mono_us() - began >= IDLE_MS * 1000 - 1000) {
+            const int64_t ms = durable_health(d) == ST_OK ? IDLE_MS : SHORT_MS;
+            sleep_until_work(d, ms);
+            if (durable_mono_us() - began >= ms * 1000 - 1000) {
                 idle(d);
             }
         }
