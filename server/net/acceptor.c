@@ -168,6 +168,17 @@ static void refuse_with(struct acceptor *a, struct pending *p, enum mqtt_version
 
 /* ---- CONNECT ---- */
 
+/* 3.x has no return code for it: closed without a CONNACK [MQTT-3.2.2-6 of 3.1.1]. */
+static void refuse_v5(struct acceptor *a, struct pending *p, enum mqtt_version v,
+                      enum mqtt_reason reason, const char *why)
+{
+    if (v == MQTT_5) {
+        refuse_with(a, p, v, CONNACK3_SERVER_UNAVAILABLE, reason, why);
+    } else {
+        refuse(a, p, NULL, 0, why);
+    }
+}
+
 static bool prefix_is_allowed(const char *prefixes, struct span id)
 {
     size_t n;
@@ -203,15 +214,13 @@ static bool refuse_by_rules(struct acceptor *a, struct pending *p, const struct 
                (c->keep_alive_s == 0 || c->keep_alive_s > cfg->max_keepalive)) {
         refuse_with(a, p, v, CONNACK3_ID_REJECTED, RC_SUCCESS, "keep alive above max_keepalive");
     } else if (c->has_will && c->will.qos > lc->max_qos) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_QOS_NOT_SUPPORTED,
-                    "will QoS above the listener's");
+        refuse_v5(a, p, v, RC_QOS_NOT_SUPPORTED, "will QoS above the listener's max_qos");
     } else if (c->has_will && (sys_topic_is_reserved(c->will.topic) ||
                                sys_topic_begins(c->will.topic, "$CONTROL/"))) {
         refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
                     "will to a reserved topic");
     } else if (c->has_will && c->will.retain && !cfg->retain_available) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_RETAIN_NOT_SUPPORTED,
-                    "retained will, but retain_available is false");
+        refuse_v5(a, p, v, RC_RETAIN_NOT_SUPPORTED, "retained will, but retain_available is false");
     } else {
         return false;
     }

@@ -112,11 +112,9 @@ static size_t put_props(struct shard *sh, const struct encode *e, uint16_t alias
     return (size_t)(at - p);
 }
 
-static bool too_large(const struct shard *sh, const struct link *l, size_t n)
+static bool too_large(const struct link *l, size_t n)
 {
-    (void)sh;
-    return n > MQTT_MAX_REMAINING_LENGTH ||
-           (l->v5 != NULL && l->v5->max_packet != 0 && n > l->v5->max_packet);
+    return n > MQTT_MAX_REMAINING_LENGTH || link_too_large(l, n);
 }
 
 /* The general way: everything the receiver may need. */
@@ -144,7 +142,7 @@ static enum encode_rc encode_any(struct shard *sh, struct link *l, const struct 
         uint16_t alias = 0;
         /* An alias is given only with a packet that is sent for certain: judged by the size with
          * the name. */
-        if (!too_large(sh, l, publish_size(MQTT_5, e->qos, topic.n, need, m->payload_n))) {
+        if (!too_large(l, publish_size(MQTT_5, e->qos, topic.n, need, m->payload_n))) {
             alias = alias_for(l, topic, &name);
         }
         props = need <= sizeof(small) ? small : malloc(need);
@@ -158,7 +156,7 @@ static enum encode_rc encode_any(struct shard *sh, struct link *l, const struct 
         }
     }
     total = publish_size(l->version, e->qos, pub.topic.n, props_n, m->payload_n);
-    if (too_large(sh, l, total)) {
+    if (too_large(l, total)) {
         shard_count(sh, METRIC_DROPPED_TOO_LARGE, 1);
         rc = ENCODE_DROPPED;
         goto out;

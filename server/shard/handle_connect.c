@@ -380,6 +380,10 @@ void connect_completed(struct shard *sh, struct ack_slot *s)
     if (l->state != LINK_CONNECTING) {
         return; /* ended meanwhile */
     }
+    if (link_too_large(l, s->ncodes)) { /* [MQTT-3.1.2-24] */
+        link_close(sh, l, RC_PACKET_TOO_LARGE, "CONNACK above the client's maximum packet size");
+        return;
+    }
     if (!conn_out_copy(&l->conn, s->codes, s->ncodes)) {
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
         return;

@@ -403,6 +403,11 @@ static inline bool link_is_full(const struct shard *sh, const struct link *l)
 {
     return l->conn.blocked && l->conn.out_n >= sh->cfg->output_buffer_limit;
 }
+/* Above what a v5 client takes. */
+static inline bool link_too_large(const struct link *l, size_t n)
+{
+    return l->v5 != NULL && l->v5->max_packet != 0 && n > l->v5->max_packet;
+}
 /* Answers in order. NULL: no memory, the link is being closed. */
 struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type,
                            uint16_t packet_id, enum mqtt_reason reason, const uint8_t *codes,

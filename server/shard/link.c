@@ -246,9 +246,8 @@ static enum mqtt_reason connack_reason(enum mqtt_reason r)
     switch (r) {
     case RC_SERVER_SHUTTING_DOWN:
         return RC_SERVER_UNAVAILABLE;
-    case RC_SESSION_TAKEN_OVER:
-    case RC_KEEP_ALIVE_TIMEOUT:
-        return RC_UNSPECIFIED_ERROR;
+    case RC_SESSION_TAKEN_OVER: /* it has no word for that: closed without an answer */
+        return RC_SUCCESS;
     default:
         return r;
     }
@@ -257,14 +256,15 @@ static enum mqtt_reason connack_reason(enum mqtt_reason r)
 /* v5 hears why [MQTT-4.13.1-1]; CONNACK takes the place of DISCONNECT before it was sent. */
 static void say_goodbye(struct shard *sh, struct link *l)
 {
+    enum mqtt_reason reason = l->opened ? (enum mqtt_reason)l->reason : connack_reason(l->reason);
     uint8_t bye[16];
-    size_t n = 0;
+    size_t n;
 
-    if (l->version != MQTT_5 || l->reason == RC_SUCCESS || l->hung_up) {
+    if (l->version != MQTT_5 || reason == RC_SUCCESS || l->hung_up) {
         return;
     }
-    n = l->opened ? disconnect5_encode(bye, sizeof(bye), l->reason, SPAN_NULL)
-                  : connack5_encode(bye, sizeof(bye), false, connack_reason(l->reason), SPAN_NULL);
+    n = l->opened ? disconnect5_encode(bye, sizeof(bye), reason, SPAN_NULL)
+                  : connack5_encode(bye, sizeof(bye), false, reason, SPAN_NULL);
     if (conn_out_copy(&l->conn, bye, n)) {
         shard_count(sh, METRIC_MESSAGES_SENT, 1);
     }
@@ -335,7 +335,9 @@ static void emit(struct shard *sh, struct link *l, struct ack_slot *s)
         n = ack_encode(p, s->type, l->version, s->packet_id, s->reason);
         break;
     }
-    if (!conn_out_copy(&l->conn, p, n)) {
+    if (link_too_large(l, n)) { /* [MQTT-3.1.2-24] */
+        link_close(sh, l, RC_PACKET_TOO_LARGE, "answer above the client's maximum packet size");
+    } else if (!conn_out_copy(&l->conn, p, n)) {
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
     }
     if (p != small) {
