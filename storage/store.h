@@ -90,7 +90,8 @@ struct store;
  */
 enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
     __attribute__((warn_unused_result));
-/* Answers what it has taken, then ends. NULL is fine; *s becomes NULL. */
+/* Answers what it has taken, then ends; nobody may be submitting any more. NULL is fine; *s becomes
+ * NULL. */
 void store_close(struct store **s);
 
 /*

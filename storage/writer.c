@@ -44,7 +44,7 @@ enum store_rc writer_submit(struct store *s, struct store_unit *u)
     struct durable *d = (struct durable *)s;
     struct store_unit *old;
 
-    /* seq_cst with store_close(): what it does not refuse is answered before the thread ends. */
+    /* Only a courtesy: store_close() comes after the last submit. */
     if (atomic_load(&d->closing)) {
         return ST_CLOSED;
     }
