@@ -27,6 +27,7 @@
 #include <lmdb.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +53,8 @@ struct event {
 
 static struct trace {
     pthread_mutex_t lock;
-    bool on, nosync;
+    _Atomic bool on; /* written while the store is idle, read without the lock */
+    bool nosync;
     dev_t dev;
     ino_t ino[FILES];
     struct event *v;
@@ -111,11 +113,10 @@ static void note_write(int fd, int file, const void *p, size_t n, off_t at)
 
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 {
-    static __typeof__(&pwrite) real;
+    const __typeof__(&pwrite) real = REAL(pwrite);
     int file;
     ssize_t rc;
 
-    real = real == NULL ? REAL(pwrite) : real;
     pthread_mutex_lock(&trace.lock);
     file = file_of(fd);
     rc = real(fd, p, n, at);
@@ -128,12 +129,11 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 
 ssize_t writev(int fd, const struct iovec *iov, int count)
 {
-    static __typeof__(&writev) real;
+    const __typeof__(&writev) real = REAL(writev);
     off_t at;
     int file;
     ssize_t rc;
 
-    real = real == NULL ? REAL(writev) : real;
     pthread_mutex_lock(&trace.lock);
     file = file_of(fd);
     at = file >= 0 ? lseek(fd, 0, SEEK_CUR) : 0;
@@ -148,12 +148,11 @@ ssize_t writev(int fd, const struct iovec *iov, int count)
 
 ssize_t write(int fd, const void *p, size_t n)
 {
-    static __typeof__(&write) real;
+    const __typeof__(&write) real = REAL(write);
     int file;
     off_t at;
     ssize_t rc;
 
-    real = real == NULL ? REAL(write) : real;
     if (!trace.on) {
         return real(fd, p, n);
     }
@@ -190,17 +189,15 @@ static int traced_sync(int fd, int (*real)(int))
 
 int fdatasync(int fd)
 {
-    static __typeof__(&fdatasync) real;
+    const __typeof__(&fdatasync) real = REAL(fdatasync);
 
-    real = real == NULL ? REAL(fdatasync) : real;
     return traced_sync(fd, real);
 }
 
 int fsync(int fd)
 {
-    static __typeof__(&fsync) real;
+    const __typeof__(&fsync) real = REAL(fsync);
 
-    real = real == NULL ? REAL(fsync) : real;
     return traced_sync(fd, real);
 }
 
@@ -217,9 +214,8 @@ int msync(void *p, size_t n, int flags)
 
 int ftruncate(int fd, off_t n)
 {
-    static __typeof__(&ftruncate) real;
+    const __typeof__(&ftruncate) real = REAL(ftruncate);
 
-    real = real == NULL ? REAL(ftruncate) : real;
     need(file_of(fd) < 0, "ftruncate of a data file");
     return real(fd, n);
 }
