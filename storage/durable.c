@@ -80,7 +80,7 @@ static void fill_in(struct store_options *o)
 {
     o->state_map = o->state_map == 0 ? 1ull << 40 : o->state_map;
     o->journal_map = o->journal_map == 0 ? 64ull << 30 : o->journal_map;
-    o->fold_bytes = o->fold_bytes == 0 ? 32u << 20 : o->fold_bytes;
+    o->fold_bytes = o->fold_bytes == 0 ? 16u << 20 : o->fold_bytes;
     o->fold_records = o->fold_records == 0 ? 1000000 : o->fold_records;
     o->fold_ms = o->fold_ms == 0 ? 30000 : o->fold_ms;
     o->fold_slice = o->fold_slice == 0 ? 10000 : o->fold_slice;

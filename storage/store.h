@@ -111,7 +111,7 @@ struct store_options {
     uint64_t
         state_map; /* bytes of address space reserved (1 TB); halved while the kernel refuses */
     uint64_t journal_map;  /* 64 GB */
-    uint64_t fold_bytes;   /* journal size that starts a fold (32 MB; kept in memory until then) */
+    uint64_t fold_bytes;   /* journal size that starts a fold (16 MB; kept in memory until then) */
     uint64_t fold_records; /* likewise records (1 M) */
     uint32_t fold_ms;      /* or age (30 s) */
     uint32_t pace_us;      /* commits are at least this far apart below ~50,000 units a second */
