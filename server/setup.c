@@ -22,14 +22,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RETAINED_STRIPES  64
-#define HOUSEKEEPING_MS   50
-#define EXPIRE_EVERY      20 /* housekeeping rounds: once a second */
-#define EXPIRE_PER_ROUND  1000
-#define STORE_PACE_US     500 /* between commits while little is going on */
-#define DRAIN_ROUNDS      10000
-#define EXIT_STORE_FAILED 74 /* EX_IOERR */
-#define EXIT_SETUP_FAILED 1
+#define RETAINED_STRIPES      64
+#define HOUSEKEEPING_MS       50
+#define HOUSEKEEPING_IDLE_MS  100
+#define HOUSEKEEPING_HEADROOM ((uint64_t)1 << 30) /* bytes below memory_limit */
+#define EXPIRE_MS             1000
+#define EXPIRE_PER_ROUND      1000
+#define STORE_PACE_US         500 /* between commits while little is going on */
+#define DRAIN_ROUNDS          10000
+#define EXIT_STORE_FAILED     74 /* EX_IOERR */
+#define EXIT_SETUP_FAILED     1
 
 struct broker {
     struct broker_shared shared;
@@ -79,13 +81,22 @@ static void watch_store(struct broker *br)
     kill(getpid(), SIGTERM);
 }
 
-static bool housekeeping_wait(struct broker *br)
+/* Far below the limit there is no hurry: looking costs some tens of microseconds. */
+static long round_ms(const struct broker *br, uint64_t in_use)
+{
+    const struct config *cfg = atomic_load_explicit(&br->shared.config, memory_order_acquire);
+
+    return in_use + HOUSEKEEPING_HEADROOM < cfg->memory_limit ? HOUSEKEEPING_IDLE_MS
+                                                              : HOUSEKEEPING_MS;
+}
+
+static bool housekeeping_wait(struct broker *br, long ms)
 {
     struct timespec until;
     bool go_on;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += HOUSEKEEPING_MS * 1000000L;
+    until.tv_nsec += ms * 1000000L;
     if (until.tv_nsec >= 1000000000L) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;
@@ -102,17 +113,20 @@ static bool housekeeping_wait(struct broker *br)
 static void *housekeep(void *arg)
 {
     struct broker *br = arg;
-    unsigned round = 0;
+    int64_t expire_ms = 0;
+    uint64_t in_use = mem_in_use();
 
-    while (housekeeping_wait(br)) {
-        uint64_t in_use = mem_in_use();
+    while (housekeeping_wait(br, round_ms(br, in_use))) {
+        int64_t now_ms = clock_now_ms(br->shared.clock);
+
+        in_use = mem_in_use();
 
         watch_memory(br, in_use);
         watch_store(br);
         admin_run(br->admin, in_use);
-        if (++round % EXPIRE_EVERY == 0) {
-            (void)retained_expire(br->shared.retained, clock_now_ms(br->shared.clock),
-                                  EXPIRE_PER_ROUND);
+        if (now_ms >= expire_ms) {
+            expire_ms = now_ms + EXPIRE_MS;
+            (void)retained_expire(br->shared.retained, now_ms, EXPIRE_PER_ROUND);
         }
     }
     return NULL;

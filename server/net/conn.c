@@ -128,6 +128,9 @@ bool conn_keep(struct conn *c, struct span rest, size_t want)
         return true;
     }
     cap = tail_room(rest.n, want);
+    if (rest.p == c->tail && rest.n == c->tail_n && cap <= c->tail_cap) {
+        return true; /* nothing was used, and nothing more is needed */
+    }
     if (rest.p == c->tail && c->tail_cap >= cap && c->tail_cap > rest.n) {
         c->tail_n = (uint32_t)rest.n;
         return true;

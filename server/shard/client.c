@@ -104,7 +104,7 @@ static void release(struct shard *sh, struct client *c)
 {
     timer_cancel(&sh->wheel, &c->timer);
     outq_move_shared(sh, c, true);
-    replay_forget(sh, c);
+    replay_forget(c);
     outq_free(sh, c);
     idset_free(&c->in_ids);
     will_free(&c->will);

@@ -22,6 +22,7 @@ static void take_over(struct shard *sh, struct client *c)
     log_limited(sh->b->log, LOGL_NOTICE, LOGR_CONNECTION,
                 "client " CLIENT_FMT " already connected, closing old connection", CLIENT_ARGS(c));
     link_close(sh, old, RC_SESSION_TAKEN_OVER, NULL);
+    link_drop_acks(sh, old);
     old->client = NULL;
     c->link = NULL;
     client_detach(sh, c, !old->orderly);

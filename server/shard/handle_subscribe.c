@@ -13,8 +13,10 @@
 #include "routing/topic.h"
 
 struct sub_progress {
-    size_t done;           /* filters handled; codes[] has as many */
-    struct ticket *ticket; /* NULL: nothing to store */
+    struct subscribe packet; /* decoded when it was begun; only values of it are used later */
+    size_t offset;           /* in the packet's body, of the filters not handled yet */
+    size_t done;             /* filters handled; codes[] has as many */
+    struct ticket *ticket;   /* NULL: nothing to store */
     struct replay *replays, **replays_last;
     uint8_t codes[];
 };
@@ -31,27 +33,25 @@ void sub_progress_free(struct sub_progress *p)
     free(p);
 }
 
-/* The progress of this packet: begun now, or in an earlier turn. NULL: no memory. */
-static struct sub_progress *progress_of(struct shard *sh, struct link *l, size_t count)
+static bool begin(struct shard *sh, struct link *l, const struct subscribe *s, struct span body)
 {
-    struct sub_progress *p = l->progress;
+    struct sub_progress *p = calloc(1, sizeof(*p) + s->count);
 
     if (p == NULL) {
-        p = calloc(1, sizeof(*p) + count);
-        if (p == NULL) {
-            return NULL;
-        }
-        p->replays_last = &p->replays;
-        if (sh->keeps && l->client->session != 0) {
-            p->ticket = ticket_create(sh, 1);
-            if (p->ticket == NULL) {
-                free(p);
-                return NULL;
-            }
-        }
-        l->progress = p;
+        return false;
     }
-    return p;
+    p->packet = *s;
+    p->offset = (size_t)(s->rest.p - body.p);
+    p->replays_last = &p->replays;
+    if (sh->keeps && l->client->session != 0) {
+        p->ticket = ticket_create(sh, 1);
+        if (p->ticket == NULL) {
+            free(p);
+            return false;
+        }
+    }
+    l->progress = p;
+    return true;
 }
 
 static void answer(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
@@ -147,13 +147,13 @@ static bool wants_replay(const struct shard *sh, const struct sub_options *o, bo
            (o->retain_handling == 0 || (o->retain_handling == 1 && is_new));
 }
 
-static bool add_replay(struct shard *sh, struct client *c, struct sub *sub, struct sub_progress *p)
+static bool add_replay(struct shard *sh, struct sub *sub, struct sub_progress *p)
 {
     struct replay *r;
 
     /* After the subscription is in the tree (seq_cst in both): see retained.h. */
     sub->floor = retained_counter(sh->b->retained);
-    r = replay_create(sh, c, sub);
+    r = replay_create(sh, sub);
     if (r == NULL) {
         return false;
     }
@@ -196,7 +196,7 @@ static bool settle(struct shard *sh, struct client *c, struct sub *sub, const st
     if (at->shared) { /* no retained messages [MQTT-3.8.4-4 of 5.0, 4.8.2] */
         return !is_new || share_join(sh, c, sub, at->filter);
     }
-    return !wants_replay(sh, &sub->opts, is_new) || add_replay(sh, c, sub, p);
+    return !wants_replay(sh, &sub->opts, is_new) || add_replay(sh, sub, p);
 }
 
 static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subscribe *s,
@@ -300,52 +300,56 @@ bool subscription_restore(struct shard *sh, struct client *c, struct span text, 
 }
 
 /* Works through the packet as far as the budget goes; answers at its end. */
-static void work(struct shard *sh, struct link *l, struct subscribe *s, enum mqtt_type answer_type)
+static void work(struct shard *sh, struct link *l, struct span body, enum mqtt_type answer_type)
 {
-    struct sub_progress *p = progress_of(sh, l, s->count);
+    struct sub_progress *p = l->progress;
+    struct subscribe s = p->packet;
     struct subscribe_item item;
-    size_t at = 0;
 
-    if (p == NULL) {
-        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
-        return;
-    }
-    while (subscribe_next(s, &item)) {
-        if (at++ < p->done) {
-            continue; /* in an earlier turn */
-        }
-        if (sh->budget <= 0) {
-            return; /* l->progress stays: this packet comes again */
-        }
+    /* The same bytes, but perhaps not in the same place as in the turn before. */
+    s.rest = span_of(body.p + p->offset, body.n - p->offset);
+    while (sh->budget > 0 && subscribe_next(&s, &item)) {
         sh->budget--;
-        p->codes[p->done++] = answer_type == MQTT_SUBACK ? subscribe_one(sh, l, s, &item, p)
+        p->codes[p->done++] = answer_type == MQTT_SUBACK ? subscribe_one(sh, l, &s, &item, p)
                                                          : unsubscribe_one(sh, l, &item, p);
     }
-    answer(sh, l, answer_type, s->packet_id, s->count);
+    if (p->done == p->packet.count) {
+        answer(sh, l, answer_type, p->packet.packet_id, p->packet.count);
+        return;
+    }
+    p->offset = (size_t)(s.rest.p - body.p); /* l->progress stays: this packet comes again */
+}
+
+typedef enum dec_rc (*decode_fn)(struct subscribe *out, struct span body, enum mqtt_version v,
+                                 const char **why);
+
+static void handle(struct shard *sh, struct link *l, struct span body, decode_fn decode,
+                   enum mqtt_type answer_type)
+{
+    struct subscribe s;
+    const char *why = NULL;
+    enum dec_rc rc;
+
+    if (l->progress == NULL) {
+        rc = decode(&s, body, l->version, &why);
+        if (rc != DEC_OK) {
+            handle_malformed(sh, l, rc, why);
+            return;
+        }
+        if (!begin(sh, l, &s, body)) {
+            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+            return;
+        }
+    }
+    work(sh, l, body, answer_type);
 }
 
 void handle_subscribe(struct shard *sh, struct link *l, struct span body)
 {
-    struct subscribe s;
-    const char *why = NULL;
-    enum dec_rc rc = subscribe_decode(&s, body, l->version, &why);
-
-    if (rc != DEC_OK) {
-        handle_malformed(sh, l, rc, why);
-        return;
-    }
-    work(sh, l, &s, MQTT_SUBACK);
+    handle(sh, l, body, subscribe_decode, MQTT_SUBACK);
 }
 
 void handle_unsubscribe(struct shard *sh, struct link *l, struct span body)
 {
-    struct subscribe s;
-    const char *why = NULL;
-    enum dec_rc rc = unsubscribe_decode(&s, body, l->version, &why);
-
-    if (rc != DEC_OK) {
-        handle_malformed(sh, l, rc, why);
-        return;
-    }
-    work(sh, l, &s, MQTT_UNSUBACK);
+    handle(sh, l, body, unsubscribe_decode, MQTT_UNSUBACK);
 }

@@ -30,11 +30,14 @@
 
 /* Limits of a turn. */
 #define TURN_READ_BYTES (256u * 1024u) /* from one connection */
-#define TURN_DELIVERIES 2048           /* copies handed to sessions */
-#define TURN_FLUSH      512            /* touched connections before they are written */
-#define TURN_TIMERS     4096
-#define TURN_SUBS       1024 /* subscriptions removed of departing clients */
-#define TURN_REPLAY     512  /* retained messages */
+#define TURN_JOBS       1024           /* copies handed to sessions by paused fan-outs, */
+#define TURN_MAIL       1024           /* by mail of other shards, */
+#define TURN_SOCKETS                                                                               \
+    512 /* and packets and their copies from our own connections; what is left is passed on */
+#define LINK_SHARE  512 /* of these, for one connection before others are served */
+#define TURN_FLUSH  512 /* touched connections before they are written */
+#define TURN_TIMERS 4096
+#define TURN_SUBS   1024 /* subscriptions removed of departing clients */
 #define MAILBOX_HIGH                                                                               \
     65536u /* items waiting in a target's mailbox before its publishers are paused */
 
@@ -59,6 +62,7 @@ struct link;
 struct ticket;
 struct ticket_part;
 struct replay;
+struct replay_set;
 struct sub_progress;
 
 /* ---- mail between shards ---- */
@@ -196,9 +200,9 @@ struct client {
     struct outq *out; /* NULL: nothing was queued yet */
     struct idset in_ids;
     struct will *will;
-    struct replay *replays;
-    struct timer timer; /* disconnected: will delay or session expiry */
-    int64_t expires_ms; /* disconnected: end of the session; INT64_MAX: never */
+    struct replay_set *replays; /* retained messages still to come; NULL: none */
+    struct timer timer;         /* disconnected: will delay or session expiry */
+    int64_t expires_ms;         /* disconnected: end of the session; INT64_MAX: never */
     struct client *dying_next;
     uint32_t expiry_s;  /* v5; 3.x: 0 or never */
     uint32_t nshared;   /* of its subscriptions, those to shared groups */
@@ -355,7 +359,7 @@ struct shard {
     struct link *paused;
     struct link *lingering; /* waiting for their peers to read our last words */
     struct delivery *jobs, **jobs_last;
-    struct replay *replays, **replays_last; /* running */
+    struct replay_set *replays, **replays_last; /* clients with retained messages to come */
     struct client *dying;
     bool work_left;            /* the next wait is none */
     bool backlog;              /* another shard's mailbox is far behind */
@@ -396,6 +400,7 @@ void link_flush(struct shard *sh, struct link *l);
 void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const char *why);
 void link_reap(struct shard *sh, struct link *l); /* the end itself */
 void link_free(struct shard *sh, struct link *l);
+void link_drop_acks(struct shard *sh, struct link *l); /* answers that will not leave any more */
 void link_pause(struct shard *sh, struct link *l, int64_t until_ms);
 void link_touch_keepalive(struct shard *sh, struct link *l);
 /* True when output waits in the socket so long that messages should stay in the session. */
@@ -551,12 +556,13 @@ struct route {
 bool route_publish(struct shard *sh, struct route *r); /* false: no memory; nothing was sent */
 
 /* replay.c */
-struct replay *replay_create(struct shard *sh, struct client *c, struct sub *sub);
-void replay_append(struct replay ***last, struct replay *r); /* to a list being gathered */
-void replay_start(struct shard *sh, struct replay *list);
+struct replay *replay_create(struct shard *sh, struct sub *sub); /* NULL: no memory */
+void replay_append(struct replay ***last, struct replay *r);     /* to a list being gathered */
+void replay_start(struct shard *sh, struct client *c, struct replay *list); /* owns the list */
 void replay_cancel_list(struct replay *list);
-void replay_forget(struct shard *sh, struct client *c); /* all of a client */
-bool replay_run(struct shard *sh);                      /* a slice; true: more to do */
+void replay_forget(struct client *c); /* all of a session that ends */
+bool replay_run(struct shard *sh);    /* a slice; true: more to do */
+void replay_fini(struct shard *sh);
 
 /* will.c */
 struct will *will_create(const struct connect *c, const struct link *l);

@@ -104,12 +104,16 @@ struct link *link_create(struct shard *sh, struct handover *h)
     return l;
 }
 
-static void drop_acks(struct shard *sh, struct link *l)
+void link_drop_acks(struct shard *sh, struct link *l)
 {
     while (l->acks != NULL) {
         struct ack_slot *s = l->acks;
         l->acks = s->next;
-        replay_start(sh, s->replays); /* a durable session gets them on its next connection */
+        if (l->client != NULL) { /* a durable session gets them on its next connection */
+            replay_start(sh, l->client, s->replays);
+        } else {
+            replay_cancel_list(s->replays);
+        }
         s->replays = NULL;
         if (s->ready) {
             free(s);
@@ -190,7 +194,7 @@ void link_free(struct shard *sh, struct link *l)
     if (l->state == LINK_LINGERING) {
         leave_lingering(sh, l);
     }
-    drop_acks(sh, l);
+    link_drop_acks(sh, l);
     sub_progress_free(l->progress);
     link5_free(l->v5);
     conn_fini(&l->conn); /* also takes it out of the epoll: nobody else has the descriptor */
@@ -281,7 +285,7 @@ void link_reap(struct shard *sh, struct link *l)
     say_goodbye(sh, l);
     flushed = !l->hung_up && conn_flush(&l->conn, &written) == CONN_OK;
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
-    drop_acks(sh, l);
+    link_drop_acks(sh, l);
     sub_progress_free(l->progress);
     l->progress = NULL;
     if (c != NULL) {
@@ -369,7 +373,7 @@ static void emit_ready(struct shard *sh, struct link *l)
             answered(l, s->type, s->reason);
             emit(sh, l, s);
         }
-        replay_start(sh, s->replays);
+        replay_start(sh, l->client, s->replays);
         free(s);
     }
     if ((l->readable || l->unparsed) && l->nacks < PENDING_ACKS) {

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Retained messages for a new subscription, in slices: after its SUBACK, as fast as the client
+ * Retained messages for new subscriptions, in slices: after their SUBACK, as fast as the client
  * takes them.
+ *
+ * A client with replays to come has a set, which is the shard's to go round: one step of its first
+ * replay at a time. So a client with 100,000 of them is one entry there, and one that does not read
+ * costs one look a turn.
  */
 #include "server/shard/internal.h"
 
@@ -9,63 +13,45 @@
 
 #define QUEUE_HIGH 64u /* messages waiting in the session before its replays rest */
 #define BATCH      32u
+#define STEPS      64 /* of a turn, over all clients; most find few messages */
 
 struct replay {
-    struct replay *next;        /* of one SUBACK, then in the shard's list */
-    struct replay *client_next; /* of one client */
-    struct client *client;      /* NULL: cancelled */
+    struct replay *next;
     struct retained_cursor *cursor;
     uint64_t filter_id;
     uint32_t sub_id;
     uint8_t qos;
 };
 
-struct replay *replay_create(struct shard *sh, struct client *c, struct sub *sub)
+struct replay_set {
+    struct replay_set *next; /* in the shard's list */
+    struct client *client;   /* NULL: the session has ended */
+    struct replay *first, **last;
+};
+
+struct replay *replay_create(struct shard *sh, struct sub *sub)
 {
     struct replay *r = calloc(1, sizeof(*r));
-    char *filter = sh->b->retained == NULL ? NULL : malloc(TOPIC_TEXT_MAX);
+    char *filter = (char *)sh->scratch + READ_SCRATCH;
     size_t n;
 
-    if (r == NULL || filter == NULL) {
-        goto fail;
+    if (r == NULL) {
+        return NULL;
     }
     n = sub_filter_text(sub, filter, TOPIC_TEXT_MAX);
     r->cursor = retained_cursor_create(filter, n, sub->floor);
     if (r->cursor == NULL) {
-        goto fail;
+        free(r);
+        return NULL;
     }
-    free(filter);
-    r->client = c;
     r->filter_id = filter_subs_id(sub->filter);
     r->sub_id = sub->opts.id;
     r->qos = sub->opts.qos;
-    r->client_next = c->replays;
-    c->replays = r;
     return r;
-fail:
-    free(filter);
-    free(r);
-    return NULL;
-}
-
-static void leave_client(struct replay *r)
-{
-    struct replay **at;
-
-    if (r->client == NULL) {
-        return;
-    }
-    at = &r->client->replays;
-    while (*at != r) {
-        at = &(*at)->client_next;
-    }
-    *at = r->client_next;
-    r->client = NULL;
 }
 
 static void replay_free(struct replay *r)
 {
-    leave_client(r);
     retained_cursor_destroy(r->cursor);
     free(r);
 }
@@ -74,17 +60,6 @@ void replay_append(struct replay ***last, struct replay *r)
 {
     **last = r;
     *last = &r->next;
-}
-
-void replay_start(struct shard *sh, struct replay *list)
-{
-    if (list == NULL) {
-        return;
-    }
-    *sh->replays_last = list;
-    while (*sh->replays_last != NULL) {
-        sh->replays_last = &(*sh->replays_last)->next;
-    }
 }
 
 void replay_cancel_list(struct replay *list)
@@ -96,36 +71,79 @@ void replay_cancel_list(struct replay *list)
     }
 }
 
-void replay_forget(struct shard *sh, struct client *c)
+static void set_append(struct shard *sh, struct replay_set *s)
 {
-    (void)sh;
-    /* Those in a list are freed when their turn comes. */
-    while (c->replays != NULL) {
-        leave_client(c->replays);
+    s->next = NULL;
+    *sh->replays_last = s;
+    sh->replays_last = &s->next;
+}
+
+static struct replay_set *set_of(struct shard *sh, struct client *c)
+{
+    struct replay_set *s = c->replays;
+
+    if (s == NULL) {
+        s = calloc(1, sizeof(*s));
+        if (s != NULL) {
+            s->client = c;
+            s->last = &s->first;
+            c->replays = s;
+            set_append(sh, s);
+        }
+    }
+    return s;
+}
+
+void replay_start(struct shard *sh, struct client *c, struct replay *list)
+{
+    struct replay_set *s;
+
+    if (list == NULL) {
+        return;
+    }
+    s = set_of(sh, c);
+    if (s == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        replay_cancel_list(list);
+        return;
+    }
+    *s->last = list;
+    while (*s->last != NULL) {
+        s->last = &(*s->last)->next;
+    }
+}
+
+void replay_forget(struct client *c)
+{
+    if (c->replays != NULL) { /* freed when its turn comes */
+        replay_cancel_list(c->replays->first);
+        c->replays->first = NULL;
+        c->replays->client = NULL;
+        c->replays = NULL;
     }
 }
 
 static bool has_room(const struct shard *sh, const struct client *c)
 {
-    return c->link != NULL && !link_is_full(sh, c->link) &&
+    return c->link != NULL && c->link->state == LINK_OPEN && !link_is_full(sh, c->link) &&
            (c->out == NULL || c->out->queue.count < QUEUE_HIGH);
 }
 
-/* One batch; true: this replay is over. */
-static bool step(struct shard *sh, struct replay *r)
+/* One batch of the first replay of the set, which goes when it is over. */
+static void step(struct shard *sh, struct replay_set *s)
 {
+    struct replay *r = s->first;
     struct message *batch[BATCH];
-    bool done = false;
-    size_t n;
+    bool done = true;
+    size_t n = 0;
 
+    sh->budget--;
     /* An UNSUBSCRIBE meanwhile ends it. */
-    if (r->client == NULL ||
-        subscribers_of_owner(sh->subs, (uint64_t)(uintptr_t)r->client, r->filter_id) == NULL) {
-        return true;
+    if (subscribers_of_owner(sh->subs, (uintptr_t)s->client, r->filter_id) != NULL) {
+        n = retained_next(sh->b->retained, r->cursor, sh->now_ms, batch, BATCH, &done);
     }
-    n = retained_next(sh->b->retained, r->cursor, sh->now_ms, batch, BATCH, &done);
     for (size_t i = 0; i < n; i++) {
-        struct copy c = {.client = r->client,
+        struct copy c = {.client = s->client,
                          .qos = r->qos < batch[i]->qos ? r->qos : batch[i]->qos,
                          .retain = true, /* [MQTT-3.3.1-8] */
                          .nids = r->sub_id != 0,
@@ -135,38 +153,61 @@ static bool step(struct shard *sh, struct replay *r)
         outq_offer(sh, NULL, batch[i], &c);
         message_unref(batch[i]);
     }
-    return done;
+    if (done) {
+        s->first = r->next;
+        if (s->first == NULL) {
+            s->last = &s->first;
+        }
+        replay_free(r);
+    }
+}
+
+/* Steps of one set as far as it goes; *left counts them down. True: it could go on. */
+static bool run_set(struct shard *sh, struct replay_set *s, int *left)
+{
+    while (s->first != NULL && has_room(sh, s->client)) {
+        if (*left == 0 || sh->budget <= 0) {
+            return true;
+        }
+        (*left)--;
+        step(sh, s);
+    }
+    return false;
 }
 
 bool replay_run(struct shard *sh)
 {
-    struct replay *list = sh->replays;
+    struct replay_set *list = sh->replays;
+    int left = STEPS;
     bool more = false;
-    int left = TURN_REPLAY / BATCH;
 
-    /* Each in its turn, those that are not over to the end of the list. */
     sh->replays = NULL;
     sh->replays_last = &sh->replays;
     while (list != NULL) {
-        struct replay *r = list;
-        bool over = false;
+        struct replay_set *s = list;
 
-        list = r->next;
-        r->next = NULL;
-        if (r->client == NULL) {
-            over = true;
-        } else if (has_room(sh, r->client) && left > 0 && sh->budget > 0) {
-            left--;
-            over = step(sh, r);
-            more = more || !over;
-        } else {
-            more = more || has_room(sh, r->client);
+        list = s->next;
+        if (s->client != NULL && s->first != NULL) {
+            more = run_set(sh, s, &left) || more;
         }
-        if (over) {
-            replay_free(r);
-        } else {
-            replay_start(sh, r);
+        if (s->first != NULL) {
+            set_append(sh, s);
+            continue;
         }
+        if (s->client != NULL) {
+            s->client->replays = NULL;
+        }
+        free(s);
     }
     return more;
+}
+
+void replay_fini(struct shard *sh)
+{
+    while (sh->replays != NULL) {
+        struct replay_set *s = sh->replays;
+        sh->replays = s->next;
+        replay_cancel_list(s->first);
+        free(s);
+    }
 }

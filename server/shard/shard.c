@@ -178,27 +178,45 @@ static void flush_dirty(struct shard *sh)
     }
 }
 
-/* Parses what is ready; those not finished go to the end of the list. True: some are not. */
+/* One connection's share of the turn: all that is left if no other waits. True: it has more. */
+static bool read_link(struct shard *sh, struct link *l, bool others_wait)
+{
+    int64_t rest = others_wait && sh->budget > LINK_SHARE ? sh->budget - LINK_SHARE : 0;
+    bool more;
+
+    sh->budget -= rest;
+    more = link_parse(sh, l);
+    sh->budget += rest;
+    return more;
+}
+
+/* Parses what is ready. Who was not served for want of budget is first in the next turn, who has
+ * more is last. True: there are such. */
 static bool read_ready(struct shard *sh)
 {
     struct link *list = sh->ready;
+    struct link **last;
 
     sh->ready = NULL;
     sh->ready_last = &sh->ready;
-    while (list != NULL) {
+    while (list != NULL && sh->budget > 0) {
         struct link *l = list;
         list = l->ready_next;
         l->is_ready = false;
-        if (sh->budget <= 0) { /* keeps its place before those that were served */
-            link_ready(sh, l);
-            continue;
-        }
-        if (link_parse(sh, l)) {
+        if (read_link(sh, l, list != NULL)) {
             link_ready(sh, l);
         }
         if (sh->ndirty >= TURN_FLUSH) {
             flush_dirty(sh);
         }
+    }
+    if (list != NULL) {
+        for (last = &list; *last != NULL; last = &(*last)->ready_next) {}
+        *last = sh->ready;
+        if (sh->ready == NULL) {
+            sh->ready_last = last;
+        }
+        sh->ready = list;
     }
     return sh->ready != NULL;
 }
@@ -322,6 +340,11 @@ static int wait_events(struct shard *sh)
     return n;
 }
 
+static void add_budget(struct shard *sh, int64_t n)
+{
+    sh->budget = (sh->budget > 0 ? sh->budget : 0) + n;
+}
+
 static void turn(struct shard *sh)
 {
     int n = wait_events(sh);
@@ -330,7 +353,6 @@ static void turn(struct shard *sh)
 
     sh->now_ms = clock_now_ms(sh->b->clock);
     sh->cfg = atomic_load_explicit(&sh->b->config, memory_order_acquire);
-    sh->budget = TURN_DELIVERIES;
     for (int i = 0; i < n; i++) {
         struct epoll_event *ev = &sh->loop.events[i];
         if (ev->data.ptr == sh) {
@@ -345,8 +367,12 @@ static void turn(struct shard *sh)
         resume_paused(sh);
     }
     left = timer_wheel_advance(&sh->wheel, sh->now_ms, sh, TURN_TIMERS);
+    /* Each kind of work has its share and what the ones before it left: none starves another. */
+    sh->budget = TURN_JOBS;
     left = deliver_jobs(sh) || left;
+    add_budget(sh, TURN_MAIL);
     left = read_mail(sh) || left;
+    add_budget(sh, TURN_SOCKETS);
     left = read_ready(sh) || left;
     if (sh->replays != NULL) {
         left = replay_run(sh) || left;
@@ -511,7 +537,7 @@ void shard_destroy(struct shard *sh)
     if (sh->clients != NULL) {
         free_jobs(sh);
         clients_fini(sh);
-        replay_cancel_list(sh->replays);
+        replay_fini(sh);
     }
     if (sh->cache != NULL) {
         match_cache_destroy(sh->cache);
