@@ -210,7 +210,7 @@ class Peer:
             self._connack(body)
         elif kind in (wire.SUBACK, wire.UNSUBACK):
             self._suback(kind, body)
-        else:
+        elif not (kind == wire.DISCONNECT and body[:1] == b"\x8b" and self.world.is_stopping):
             self.fail("protocol", "got %s %s" % (wire.NAMES[kind], body.hex(" ")))
 
     def _connack(self, body):
