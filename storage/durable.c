@@ -312,6 +312,8 @@ enum store_rc store_open(const struct store_options *o, struct store **out, char
     if (rc != ST_OK) {
         goto fail;
     }
+    d->journal.env.serving = true;
+    d->state.env.serving = true;
     *out = &d->base;
     return ST_OK;
 fail:

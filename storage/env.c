@@ -67,13 +67,19 @@ static bool make_dir(const char *dir, char *err, size_t cap)
     return ok;
 }
 
-/* LMDB found pages that contradict each other: there is no way on from here. */
+#define EXIT_DAMAGED_AT_START 1
+#define EXIT_DAMAGED          74 /* EX_IOERR */
+
+/*
+ * LMDB found pages that contradict each other, in the middle of a transaction that cannot be left:
+ * there is no way on from here. At once, since nothing may be acknowledged any more.
+ */
 static void damaged(MDB_env *mdb, const char *what)
 {
     const struct env *e = mdb_env_get_userctx(mdb);
 
     fprintf(stderr, "%s: damaged: %s\n", e->file, what);
-    abort();
+    _exit(e->serving ? EXIT_DAMAGED : EXIT_DAMAGED_AT_START);
 }
 
 static int try_open(struct env *e, const char *dir, uint64_t map)

@@ -26,6 +26,7 @@ struct env {
     uint64_t ballast;     /* bytes */
     uint64_t reserved_to; /* the file is allocated up to here */
     int64_t retry_ms;     /* monotonic: not to be topped up again before */
+    bool serving;         /* opened and in use: damage found from now on is no failed start */
     _Atomic bool low;     /* relaxed: a hint, nothing else is read after it */
 };
 

@@ -166,9 +166,19 @@ static void keep_end(struct shard *sh, const struct client *c)
     }
 }
 
-/* When it was disconnected, and that its will is not wanted: lazily, after a crash the session
+/* A will that is not wanted any more: lazily, after a crash it is sent. */
+static void forget_will(struct shard *sh, const struct client *c)
+{
+    struct store_op *op = sh->keeps ? ticket_lazy(sh, ST_WILL_DEL) : NULL;
+
+    if (op != NULL) {
+        op->session = client_will_id(c);
+    }
+}
+
+/* When it was disconnected: lazily, after a crash the session
  * lasts longer. */
-static void keep_detached(struct shard *sh, const struct client *c, bool had_will)
+static void keep_detached(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
 
@@ -182,10 +192,6 @@ static void keep_detached(struct shard *sh, const struct client *c, bool had_wil
         op->number = c->expiry_s;
         op->flags = c->version;
         op->expires_ms = sh->now_ms;
-    }
-    op = had_will && c->will == NULL ? ticket_lazy(sh, ST_WILL_DEL) : NULL;
-    if (op != NULL) {
-        op->session = c->session;
     }
 }
 
@@ -249,11 +255,13 @@ void client_restored(struct shard *sh, struct client *c, int64_t disconnected_ms
 void client_detach(struct shard *sh, struct client *c, bool publish_will)
 {
     int64_t will_ms = sh->now_ms;
-    bool had_will = c->will != NULL;
 
     shard_count(sh, METRIC_CLIENTS_CONNECTED, -1);
     share_set_online(sh, c, false);
     if (!publish_will) {
+        if (c->will != NULL) {
+            forget_will(sh, c);
+        }
         will_free(&c->will);
     } else if (c->will != NULL) {
         will_ms += (int64_t)c->will->delay_s * 1000;
@@ -268,7 +276,7 @@ void client_detach(struct shard *sh, struct client *c, bool publish_will)
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
     outq_move_shared(sh, c, false);
     outq_detached(sh, c);
-    keep_detached(sh, c, had_will);
+    keep_detached(sh, c);
     c->expires_ms = session_end_ms(sh, c, sh->now_ms);
     if (will_ms <= sh->now_ms) {
         will_publish(sh, c);

@@ -147,24 +147,32 @@ static struct store_bytes will_props(struct ticket_part *p, const struct will *w
     return kept;
 }
 
+static void fill_will(struct ticket_part *p, struct store_op *op, const struct client *c)
+{
+    const struct message *m = c->will->msg;
+    struct store_op will = {
+        .kind = ST_WILL_PUT,
+        .session = client_will_id(c),
+        .number = c->will->delay_s,
+        .flags = (uint8_t)(m->qos | (m->retain ? 4 : 0) | (c->will->expires ? 8 : 0))};
+
+    will.name = ticket_bytes(p, message_topic(m), m->topic_n);
+    will.data = ticket_bytes(p, message_payload(m), m->payload_n);
+    will.props = will_props(p, c->will);
+    *op = will;
+}
+
 static void keep_will(struct ticket_part *p, const struct client *c)
 {
     struct store_op *op = ticket_op(p, c->will == NULL ? ST_WILL_DEL : ST_WILL_PUT);
-    const struct message *m;
 
     if (op == NULL) {
         return;
     }
-    op->session = c->session;
     if (c->will != NULL) {
-        m = c->will->msg;
-        op->name = ticket_bytes(p, message_topic(m), m->topic_n);
-        op->data = ticket_bytes(p, message_payload(m), m->payload_n);
-        op->props = will_props(p, c->will);
-        op->number = c->will->delay_s;
-        op->flags = (uint8_t)(m->qos | (m->retain ? 4 : 0) | (c->will->expires ? 8 : 0));
-        op->expires_ms = 0;
-        op->body = 0;
+        fill_will(p, op, c);
+    } else {
+        op->session = client_will_id(c);
     }
 }
 
@@ -192,7 +200,7 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, uint6
             op->session = c->session;
             op->name = ticket_bytes(&t->part[0], c->id, c->id_n);
             op->number = c->expiry_s;
-            op->flags = c->version;
+            op->flags = (uint8_t)(c->version | SESSION_CONNECTED);
         }
         keep_will(&t->part[0], c);
     }
@@ -323,6 +331,12 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
         c->will = will_create(con, l);
         if (c->will == NULL) {
             return false;
+        }
+        if (sh->keeps && !c->durable) { /* nobody waits for it */
+            struct store_op *op = ticket_lazy(sh, ST_WILL_PUT);
+            if (op != NULL) {
+                fill_will(&sh->lazy->part[0], op, c);
+            }
         }
     }
     say_connected(sh, l, h);

@@ -52,9 +52,10 @@
 #define PAUSE_MAX_MS   1000  /* a publisher is left unread for this long, then the policy acts */
 #define STORE_PAUSE_MS 10000 /* a 3.x publisher is left unread while the store takes nothing */
 #define SUB_IDS_SEVERAL                                                                            \
-    UINT32_MAX /* in an entry: more subscription identifiers than it can say                       \
-                */
-#define LINGER_MS 1000
+    UINT32_MAX                  /* in an entry: more subscription identifiers than it can say      \
+                                 */
+#define SESSION_CONNECTED 0x80u /* in a session's record, beside the version */
+#define LINGER_MS         1000
 
 struct client;
 struct encode;
@@ -141,9 +142,10 @@ struct spill {
     struct out_list fresh;
     struct page_mail *page; /* being read; NULL: none */
     uint64_t from, to;
-    uint64_t count; /* entries in [from, to) */
-    uint64_t bytes; /* accounted for them */
-    bool inflight;  /* entries with packet ids may be among them */
+    uint64_t count;         /* entries in [from, to) */
+    uint64_t bytes;         /* accounted for them */
+    uint64_t maybe_sent_to; /* QoS 1 entries below this may have been sent before a crash: DUP */
+    bool inflight;          /* entries with packet ids may be among them */
 };
 
 /* Messages on their way to one session; made when the first one is queued or gets a packet id. */
@@ -188,6 +190,15 @@ struct will {
     bool expires;
 };
 
+/* The will of a clean session that was connected when the broker ended: sent a while after the
+ * start. */
+struct orphan_will {
+    struct timer timer;
+    struct orphan_will *next;
+    struct will *will; /* NULL: sent */
+    uint64_t id;       /* under which the store has it */
+};
+
 /* ---- sessions ---- */
 
 struct client {
@@ -224,6 +235,13 @@ static inline struct span client_id(const struct client *c)
 }
 #define CLIENT_FMT     "%.*s"
 #define CLIENT_ARGS(c) (int)(c)->id_n, (c)->id
+
+/* The id under which the store has its will: the session's, or for a clean session one of its own.
+ */
+static inline uint64_t client_will_id(const struct client *c)
+{
+    return c->session != 0 ? c->session : c->uid;
+}
 
 /* ---- connections ---- */
 
@@ -374,8 +392,9 @@ struct shard {
     uint32_t epoch;             /* moves with every message encoded */
     struct encoded encoded[16]; /* by version, QoS, retain */
     struct metrics metrics;
-    struct ticket *lazy; /* changes nobody waits for, gathered in a turn; NULL: none */
-    uint8_t *scratch;    /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    struct orphan_will *orphans; /* wills without a session */
+    struct ticket *lazy;         /* changes nobody waits for, gathered in a turn; NULL: none */
+    uint8_t *scratch;            /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 #define SHARD_ASSERT_OWNER(sh) assert(pthread_equal((sh)->thread, pthread_self()) || !(sh)->started)
@@ -571,6 +590,9 @@ struct will *will_create(const struct connect *c, const struct link *l);
 size_t props_to_forward(const struct props *p, uint8_t *out);
 void will_free(struct will **w);
 void will_publish(struct shard *sh, struct client *c);
+bool will_orphan(struct shard *sh, struct will *w, uint64_t id,
+                 int64_t due_ms); /* owns w; false: no memory */
+void will_fini(struct shard *sh);
 
 /* handle_*.c */
 void handle_connect(struct shard *sh, struct handover *h);

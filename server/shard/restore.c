@@ -85,6 +85,9 @@ static bool set_queue(struct shard *sh, struct client *c, const struct store_ses
         q->disk.count = s->count;
         q->disk.bytes = s->bytes + s->count * sizeof(struct out_msg);
         q->disk.inflight = true;
+        /* It was connected when the broker ended: its packet ids may not all have reached the disk.
+         */
+        q->disk.maybe_sent_to = (s->flags & SESSION_CONNECTED) != 0 ? s->next_seq : 0;
         q->bytes = q->disk.bytes;
         shard_count(sh, METRIC_QUEUED_MESSAGES, (int64_t)s->count);
         shard_count(sh, METRIC_QUEUED_BYTES, (int64_t)q->disk.bytes);
@@ -108,7 +111,7 @@ static bool add_session(void *arg, const struct store_session *s)
     }
     c->session = s->session;
     c->durable = true;
-    c->version = s->flags;
+    c->version = s->flags & (uint8_t)~SESSION_CONNECTED;
     c->expiry_s = s->expiry_s;
     if (!set_queue(sh, c, s)) {
         return false;
@@ -157,41 +160,57 @@ static struct message *message_of(const struct store_op *op)
     return m;
 }
 
+/* The will with its expiry, which stands behind its properties: see will_props(). NULL: no memory.
+ */
+static struct will *will_from(const struct store_op *op)
+{
+    struct will *w = calloc(1, sizeof(*w));
+    struct store_op content = *op;
+
+    if (w == NULL) {
+        return NULL;
+    }
+    w->delay_s = op->number;
+    w->expires = (op->flags & 8) != 0 && op->props.n >= WILL_EXPIRY_BYTES;
+    if (w->expires) {
+        const uint8_t *p = (const uint8_t *)op->props.p + op->props.n - 4;
+        w->expiry_s = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+        content.props.n -= WILL_EXPIRY_BYTES;
+    }
+    w->msg = message_of(&content);
+    if (w->msg == NULL) {
+        will_free(&w);
+        return NULL;
+    }
+    w->msg->expires_ms = 0;
+    w->msg->retain = (op->flags & 4) != 0;
+    return w;
+}
+
 static bool add_will(void *arg, const struct store_op *op)
 {
     struct restore *r = arg;
     struct entry *e = known(r, op->session);
-    struct client *c;
-    struct store_op will;
+    struct shard *first = r->b->shards[0];
+    struct will *w = will_from(op);
     int64_t due;
 
-    if (e == NULL || e->client->will != NULL) {
-        return true;
-    }
-    c = e->client;
-    c->will = calloc(1, sizeof(*c->will));
-    if (c->will == NULL) {
+    if (w == NULL) {
         return false;
     }
-    will = *op;
-    c->will->expires = (op->flags & 8) != 0 && op->props.n >= WILL_EXPIRY_BYTES;
-    if (c->will->expires) { /* behind the others: see will_props() */
-        const uint8_t *p = (const uint8_t *)op->props.p + op->props.n - 4;
-        c->will->expiry_s =
-            (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        will.props.n -= WILL_EXPIRY_BYTES;
-    }
-    c->will->msg = message_of(&will);
-    if (c->will->msg == NULL) {
+    r->sum->wills++;
+    if (e == NULL) { /* its session was clean and has ended: sent, after the same grace */
+        if (will_orphan(first, w, op->session, first->now_ms + WILL_GRACE_MS)) {
+            return true;
+        }
+        will_free(&w);
         return false;
     }
-    c->will->msg->expires_ms = 0;
-    c->will->msg->retain = (op->flags & 4) != 0;
-    c->will->delay_s = op->number;
+    will_free(&e->client->will);
+    e->client->will = w;
     due = e->disconnected_ms + (int64_t)op->number * 1000;
     e->will_ms = e->shard->now_ms + WILL_GRACE_MS;
     e->will_ms = due > e->will_ms ? due : e->will_ms;
-    r->sum->wills++;
     return true;
 }
 

@@ -538,6 +538,7 @@ void shard_destroy(struct shard *sh)
         free_jobs(sh);
         clients_fini(sh);
         replay_fini(sh);
+        will_fini(sh);
     }
     if (sh->cache != NULL) {
         match_cache_destroy(sh->cache);

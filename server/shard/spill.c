@@ -219,6 +219,7 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
         return false;
     }
     o->seq = e->seq;
+    o->sent = o->qos == 1 && e->seq < q->disk.maybe_sent_to;
     /* It was accounted while on disk. */
     bytes = o->bytes < q->disk.bytes ? o->bytes : q->disk.bytes;
     q->disk.bytes -= bytes;

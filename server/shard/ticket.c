@@ -120,8 +120,6 @@ static void answer(struct ticket *t, enum store_rc rc)
     uint32_t n = t->nparts;
 
     t->rc = rc;
-    /* All references before the first push: the fastest shard may be done before this loop ends. */
-    atomic_store_explicit(&t->refs, n, memory_order_release);
     for (uint32_t i = 0; i < n; i++) {
         t->part[i].mail.fn = part_answered;
     }

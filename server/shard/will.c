@@ -73,23 +73,61 @@ void will_free(struct will **w)
     }
 }
 
-void will_publish(struct shard *sh, struct client *c)
+/* Sends it; what the store has under `stored` goes in the same unit (0: nothing). */
+static void publish(struct shard *sh, struct will **w, uint64_t origin, uint64_t stored)
 {
-    struct route r = {.publisher = NULL};
+    struct route r = {.will_of = stored};
 
-    if (c->will == NULL) {
-        return;
+    r.msg = (*w)->msg;
+    (*w)->msg = NULL;
+    r.msg->origin = origin;
+    if ((*w)->expires) { /* its time begins now */
+        r.msg->expires_ms = sh->now_ms + (int64_t)(*w)->expiry_s * 1000;
     }
-    r.msg = c->will->msg;
-    c->will->msg = NULL;
-    r.msg->origin = c->uid;
-    r.will_of = c->durable ? c->session : 0;
-    if (c->will->expires) { /* its time begins now */
-        r.msg->expires_ms = sh->now_ms + (int64_t)c->will->expiry_s * 1000;
-    }
-    will_free(&c->will);
+    will_free(w);
     shard_count(sh, METRIC_WILLS_SENT, 1);
     if (!route_publish(sh, &r)) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    }
+}
+
+void will_publish(struct shard *sh, struct client *c)
+{
+    if (c->will != NULL) {
+        publish(sh, &c->will, c->uid, client_will_id(c));
+    }
+}
+
+static void orphan_due(void *owner, struct timer *t)
+{
+    struct orphan_will *o = (struct orphan_will *)t;
+
+    publish(owner, &o->will, 0, o->id);
+}
+
+bool will_orphan(struct shard *sh, struct will *w, uint64_t id, int64_t due_ms)
+{
+    struct orphan_will *o = calloc(1, sizeof(*o));
+
+    if (o == NULL) {
+        return false;
+    }
+    o->will = w;
+    o->id = id;
+    o->timer.fn = orphan_due;
+    o->next = sh->orphans;
+    sh->orphans = o;
+    timer_set(&sh->wheel, &o->timer, due_ms);
+    return true;
+}
+
+void will_fini(struct shard *sh)
+{
+    while (sh->orphans != NULL) {
+        struct orphan_will *o = sh->orphans;
+        sh->orphans = o->next;
+        timer_cancel(&sh->wheel, &o->timer);
+        will_free(&o->will); /* stays in the store if it was not sent */
+        free(o);
     }
 }
