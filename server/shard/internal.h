@@ -142,8 +142,10 @@ struct spill {
     struct out_list fresh;
     struct page_mail *page; /* being read; NULL: none */
     uint64_t from, to;
-    uint64_t count;         /* entries in [from, to) */
-    uint64_t bytes;         /* accounted for them */
+    uint64_t count;      /* entries in [from, to) */
+    uint64_t bytes;      /* accounted for them */
+    uint64_t late_count; /* of these, spilled at the end since the page was asked for */
+    uint64_t late_bytes;
     uint64_t maybe_sent_to; /* QoS 1 entries below this may have been sent before a crash: DUP */
     bool inflight;          /* entries with packet ids may be among them */
 };

@@ -27,6 +27,7 @@ struct page_mail {
     struct store_page page;
     struct shard *shard;
     struct client *client; /* NULL: the session has ended meanwhile */
+    uint64_t to;           /* what had been reported when it was asked for: all of that is in it */
 };
 
 static bool is_connected(const struct client *c)
@@ -78,6 +79,8 @@ void spill_settle(struct shard *sh, struct client *c)
             q->disk.from = o->seq;
         }
         q->disk.to = o->seq + 1;
+        q->disk.late_count++;
+        q->disk.late_bytes += o->bytes;
         to_disk(sh, q, o);
     }
 }
@@ -156,7 +159,10 @@ void spill_read(struct shard *sh, struct client *c)
         free(m);
         return;
     }
+    m->to = q->disk.to;
     q->disk.page = m;
+    q->disk.late_count = 0;
+    q->disk.late_bytes = 0;
 }
 
 static struct message *message_of(const struct store_entry *e)
@@ -238,39 +244,42 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
     return true;
 }
 
-/* Nothing is left on disk: what rounding left in the books goes. */
-static void disk_is_empty(struct shard *sh, struct outq *q)
+/* Everything before `from` has been read: on disk are `count` entries, and what rounding left in
+ * the books goes. */
+static void disk_begins(struct shard *sh, struct outq *q, uint64_t from, uint64_t count,
+                        uint64_t bytes)
 {
-    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)q->disk.bytes);
-    shard_count(sh, METRIC_QUEUED_MESSAGES, -(int64_t)q->disk.count);
-    q->bytes -= q->disk.bytes;
-    q->disk.bytes = 0;
-    q->disk.count = 0;
+    int64_t more = (int64_t)(bytes - q->disk.bytes);
+
+    shard_count(sh, METRIC_QUEUED_BYTES, more);
+    shard_count(sh, METRIC_QUEUED_MESSAGES, (int64_t)(count - q->disk.count));
+    q->bytes += (uint64_t)more;
+    q->disk.bytes = bytes;
+    q->disk.count = count;
     q->disk.inflight = false;
-    q->disk.from = q->disk.to;
+    q->disk.from = from;
 }
 
-static void take_page(struct shard *sh, struct client *c, const struct store_page *p)
+static void take_page(struct shard *sh, struct client *c, const struct page_mail *pm)
 {
+    const struct store_page *p = &pm->page;
     struct outq *q = c->out;
     bool complete = !p->more;
 
     for (uint32_t i = 0; i < p->n; i++) {
         const struct store_entry *e = &p->entries[i];
-        if (e->seq >= q->disk.to) {
-            complete = true; /* fresh ones: they are in memory */
+        if (e->seq >= pm->to) {
+            complete = true; /* of later ones it may have some and not others */
             break;
         }
         if (!take_entry(sh, c, e)) {
-            shard_count(sh, METRIC_DROPPED_MEMORY, 0);
-            complete = false;
-            break;
+            return; /* no memory: asked for again from here */
         }
         q->disk.from = e->seq + 1;
         q->disk.count -= q->disk.count > 0;
     }
-    if (complete || q->disk.from >= q->disk.to) {
-        disk_is_empty(sh, q);
+    if (complete || q->disk.from >= pm->to) {
+        disk_begins(sh, q, pm->to, q->disk.late_count, q->disk.late_bytes);
     }
 }
 
@@ -289,8 +298,10 @@ static void page_arrived(struct shard *sh, struct shard_mail *m)
             if (c->link != NULL) {
                 link_close(sh, c->link, RC_IMPLEMENTATION_SPECIFIC, NULL);
             }
-        } else if (is_connected(c) && pm->page.from_seq == q->disk.from) {
-            take_page(sh, c, &pm->page);
+        } else if (is_connected(c)) {
+            if (pm->page.from_seq == q->disk.from) { /* else the connection has changed since */
+                take_page(sh, c, pm);
+            }
             spill_settle(sh, c);
             outq_pump(sh, c);
         }
@@ -308,7 +319,7 @@ void spill_free(struct shard *sh, struct client *c)
         out_list_remove(&q->disk.fresh, o);
         outq_destroy(sh, q, o);
     }
-    disk_is_empty(sh, q);
+    disk_begins(sh, q, q->disk.to, 0, 0);
     if (q->disk.page != NULL) {
         q->disk.page->client = NULL;
         q->disk.page = NULL;

@@ -118,6 +118,12 @@ class ChaosSlowStore(Chaos):
     config = CONFIG + "store_delay 5\n"
 
 
+class ChaosOnDisk(Chaos):
+    """The same with the durable store: queues of sessions without a connection live on disk only."""
+
+    config = CONFIG + "persistence true\npersistence_location store\n"
+
+
 class ChaosOneShard(Chaos):
     config = CONFIG.replace("shards 4", "shards 1").replace("acceptors 2", "acceptors 1")
 
