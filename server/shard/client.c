@@ -116,7 +116,7 @@ void client_end(struct shard *sh, struct client *c)
     c->dying = true; /* gets nothing more, not even what it gives back now */
     release(sh, c);
     leave_table(sh, c);
-    c->dying_next = sh->dying;
+    c->hash_next = sh->dying;
     sh->dying = c;
 }
 
@@ -132,7 +132,7 @@ bool client_bury(struct shard *sh)
             }
             share_remove_sub(sh, c, c->subs.first);
         }
-        sh->dying = c->dying_next;
+        sh->dying = c->hash_next;
         free(c);
     }
     return false;

@@ -204,11 +204,11 @@ struct orphan_will {
 /* ---- sessions ---- */
 
 struct client {
-    struct client *hash_next;
-    struct link *link; /* NULL: not connected */
-    uint64_t uid;      /* process-wide, never used again */
-    uint64_t session;  /* the store's id; 0: not durable */
-    uint64_t stamp;    /* of the CONNECT that has it */
+    struct client *hash_next; /* in the table, then in the dying list */
+    struct link *link;        /* NULL: not connected */
+    uint64_t uid;             /* process-wide, never used again */
+    uint64_t session;         /* the store's id; 0: not durable */
+    uint64_t stamp;           /* of the CONNECT that has it */
     struct sub_owner subs;
     struct outq *out; /* NULL: nothing was queued yet */
     struct idset in_ids;
@@ -216,11 +216,10 @@ struct client {
     struct replay_set *replays; /* retained messages still to come; NULL: none */
     struct timer timer;         /* disconnected: will delay or session expiry */
     int64_t expires_ms;         /* disconnected: end of the session; INT64_MAX: never */
-    struct client *dying_next;
-    uint32_t expiry_s;  /* v5; 3.x: 0 or never */
-    uint32_t nshared;   /* of its subscriptions, those to shared groups */
-    uint32_t mark;      /* shard's mark when it was last collected for a delivery */
-    uint32_t collected; /* its index there */
+    uint32_t expiry_s;          /* v5; 3.x: 0 or never */
+    uint32_t nshared;           /* of its subscriptions, those to shared groups */
+    uint32_t mark;              /* shard's mark when it was last collected for a delivery */
+    uint32_t collected;         /* its index there */
     uint32_t id_hash;
     uint16_t id_n;
     uint8_t version;
@@ -281,9 +280,14 @@ struct link {
     struct listener *listener;
     struct link *ready_next; /* may have bytes to parse */
     struct link *dirty_next; /* has output to write */
-    struct link *doomed_next;
-    struct link *paused_next;
-    struct link *linger_next, *linger_prev;
+    union {                  /* a connection lingers after it was doomed, and is not paused then */
+        struct link *doomed_next;
+        struct link *linger_next;
+    };
+    union {
+        struct link *paused_next;
+        struct link *linger_prev;
+    };
     struct ack_slot *acks, **acks_last;
     struct link5 *v5;
     struct sub_progress *progress; /* a SUBSCRIBE or UNSUBSCRIBE that goes on next turn */
