@@ -2,11 +2,14 @@
 /* The durable store: opening, closing, and what its threads have in common. */
 #include "storage/durable.h"
 
+#include "storage/guard.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -145,8 +148,13 @@ static void mark_stopped(struct durable *d)
     const int64_t now = d->o.boot_ms() + d->clock;
     MDB_txn *txn;
 
-    if (!d->has_store || durable_health(d) == ST_IO ||
-        mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn) != 0) {
+    if (!d->has_store || durable_health(d) == ST_IO) {
+        return;
+    }
+    /* Where a fold is left to do, or no room, the start will be as after a crash at this moment. */
+    (void)futimens(d->lock_fd, NULL);
+    if (d->folding != NULL || d->cur->last != 0 || !env_make_whole(&d->journal.env) ||
+        !env_make_whole(&d->state.env) || mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn) != 0) {
         return;
     }
     if (meta_put_u64(txn, d->state.meta, "stopped", (uint64_t)now) != 0 ||
@@ -305,6 +313,7 @@ enum store_rc store_open(const struct store_options *o, struct store **out, char
         rc = ST_IO;
         goto fail;
     }
+    guard_start();
     rc = recover_open(d, err, cap);
     if (rc == ST_OK && !start_threads(d)) {
         rc = ST_NOMEM;
@@ -312,6 +321,7 @@ enum store_rc store_open(const struct store_options *o, struct store **out, char
     if (rc != ST_OK) {
         goto fail;
     }
+    guard_serve();
     d->journal.env.serving = true;
     d->state.env.serving = true;
     *out = &d->base;
@@ -348,6 +358,7 @@ enum store_rc durable_attach(const char *dir, struct durable **out, char *err, s
         snprintf(err, cap, "out of memory");
         rc = ST_NOMEM;
     } else {
+        guard_start();
         d->lock_fd = env_lock(dir, err, cap);
         rc = d->lock_fd < 0 ? ST_IO : recover_attach(d, err, cap);
     }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/env.h"
 
+#include "storage/guard.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -16,6 +18,7 @@
 #define MIN_MAP     (1u << 20)
 #define MAX_TABLES  16
 #define SLACK_PAGES 64 /* LMDB need not write the last pages it counts */
+#define STOP_PAGES  8  /* more than the mark of an orderly stop takes */
 
 enum store_rc env_rc(int rc)
 {
@@ -66,9 +69,6 @@ static bool make_dir(const char *dir, char *err, size_t cap)
     free(copy);
     return ok;
 }
-
-#define EXIT_DAMAGED_AT_START 1
-#define EXIT_DAMAGED          74 /* EX_IOERR */
 
 /*
  * LMDB found pages that contradict each other, in the middle of a transaction that cannot be left:
@@ -130,6 +130,12 @@ static uint64_t end_of_pages(struct env *e)
     return ((uint64_t)info.me_last_pgno + 1) * st.ms_psize;
 }
 
+static void cut_off(const struct env *e, uint64_t end, char *err, size_t cap)
+{
+    snprintf(err, cap, "%s: damaged: %llu bytes long instead of %llu", e->file,
+             (unsigned long long)e->short_size, (unsigned long long)end);
+}
+
 /* A page beyond the end of the file is a SIGBUS when it is read. */
 static bool check_length(struct env *e, char *err, size_t cap)
 {
@@ -145,12 +151,42 @@ static bool check_length(struct env *e, char *err, size_t cap)
     if ((uint64_t)st.st_size >= end) {
         return true;
     }
+    e->short_size = (uint64_t)st.st_size;
     if ((uint64_t)st.st_size + SLACK_PAGES * 4096u < end || ftruncate(fd, (off_t)end) != 0) {
-        snprintf(err, cap, "%s: damaged: %lld bytes long instead of %llu", e->file,
-                 (long long)st.st_size, (unsigned long long)end);
+        cut_off(e, end, err, cap);
         return false;
     }
+    e->padded = true;
     return true;
+}
+
+bool env_is_whole(struct env *e, char *err, size_t cap)
+{
+    int fd;
+
+    if (!e->padded) {
+        return true;
+    }
+    cut_off(e, end_of_pages(e), err, cap);
+    mdb_env_get_fd(e->mdb, &fd);
+    if (ftruncate(fd, (off_t)e->short_size) != 0) { /* the next start is to find the same */
+        return false;
+    }
+    return false;
+}
+
+bool env_make_whole(struct env *e)
+{
+    const uint64_t size = end_of_pages(e) + STOP_PAGES * 4096u;
+    struct stat st;
+    int fd;
+
+    mdb_env_get_fd(e->mdb, &fd);
+    if (fstat(fd, &st) != 0) {
+        return false;
+    }
+    return (uint64_t)st.st_size >= size ||
+           (pwrite(fd, "", 1, (off_t)size - 1) == 1 && fdatasync(fd) == 0);
 }
 
 static bool is_fresh(struct env *e)

@@ -26,6 +26,8 @@ struct env {
     uint64_t ballast;     /* bytes */
     uint64_t reserved_to; /* the file is allocated up to here */
     int64_t retry_ms;     /* monotonic: not to be topped up again before */
+    uint64_t short_size;  /* its length when it was opened, if that was too short */
+    bool padded;          /* it was, by a few pages, and was made longer */
     bool serving;         /* opened and in use: damage found from now on is no failed start */
     _Atomic bool low;     /* relaxed: a hint, nothing else is read after it */
 };
@@ -35,6 +37,14 @@ struct env {
 enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ballast, bool *fresh,
                        char *err, size_t cap) __attribute__((warn_unused_result));
 void env_close(struct env *e); /* zeroed is fine */
+
+/*
+ * LMDB need not write the last pages that it counts, so after a crash a file may be a little short.
+ * An orderly stop makes it long enough for the commit that marks the stop (false: it could not);
+ * a file that is short after one has lost something, whatever it was (false, and err says so).
+ */
+bool env_make_whole(struct env *e);
+bool env_is_whole(struct env *e, char *err, size_t cap);
 
 /* After a commit, and from time to time when low. */
 void env_top_up(struct env *e);

@@ -62,166 +62,6 @@ static int journal_tables(struct journal *j, MDB_txn *txn, unsigned flags)
     return rc != 0 ? rc : mdb_dbi_open(txn, "log", flags | MDB_INTEGERKEY, &j->log);
 }
 
-static int make_journal(struct durable *d)
-{
-    MDB_txn *txn;
-    int rc;
-
-    if (getrandom(d->id, sizeof(d->id), 0) != (ssize_t)sizeof(d->id)) {
-        return EIO;
-    }
-    rc = mdb_txn_begin(d->journal.env.mdb, NULL, 0, &txn);
-    if (rc != 0) {
-        return rc;
-    }
-    rc = journal_tables(&d->journal, txn, MDB_CREATE);
-    if (rc == 0) {
-        rc = put_version(txn, d->journal.meta, d->id);
-    }
-    if (rc != 0) {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-    return mdb_txn_commit(txn);
-}
-
-static int make_state(struct durable *d)
-{
-    static const char *const zero[] = {"folded", "folding", "free_id", "newest", "stopped"};
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn);
-
-    if (rc != 0) {
-        return rc;
-    }
-    rc = state_tables(&d->state, txn, MDB_CREATE);
-    if (rc == 0) {
-        rc = put_version(txn, d->state.meta, d->id);
-    }
-    for (size_t i = 0; rc == 0 && i < sizeof(zero) / sizeof(zero[0]); i++) {
-        rc = meta_put_u64(txn, d->state.meta, zero[i], 0);
-    }
-    if (rc != 0) {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-    return mdb_txn_commit(txn);
-}
-
-/* Handles of tables stay valid only when the transaction that opened them commits. */
-static int open_journal_tables(struct durable *d, bool *empty, char *err, size_t cap)
-{
-    struct journal *j = &d->journal;
-    MDB_txn *txn;
-    MDB_stat st;
-    int rc = mdb_txn_begin(j->env.mdb, NULL, MDB_RDONLY, &txn);
-
-    if (rc != 0) {
-        return rc;
-    }
-    rc = journal_tables(j, txn, 0);
-    if (rc == 0) {
-        rc = check_version(txn, j->meta, j->env.file, err, cap);
-    }
-    if (rc == 0) {
-        rc = meta_get(txn, j->meta, "id", d->id, sizeof(d->id));
-    }
-    if (rc == 0) {
-        rc = mdb_stat(txn, j->log, &st);
-        *empty = rc == 0 && st.ms_entries == 0;
-    }
-    mdb_txn_commit(txn);
-    return rc;
-}
-
-static int open_state_tables(struct durable *d, char *err, size_t cap)
-{
-    struct state *s = &d->state;
-    uint8_t id[STORE_ID];
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env.mdb, NULL, MDB_RDONLY, &txn);
-
-    if (rc != 0) {
-        return rc;
-    }
-    rc = state_tables(s, txn, 0);
-    if (rc == 0) {
-        rc = check_version(txn, s->meta, s->env.file, err, cap);
-    }
-    if (rc == 0) {
-        rc = meta_get(txn, s->meta, "id", id, sizeof(id));
-    }
-    if (rc == 0 && memcmp(id, d->id, sizeof(id)) != 0) {
-        snprintf(err, cap, "%s and %s do not belong together", s->env.file, d->journal.env.file);
-        rc = MDB_INVALID;
-    }
-    mdb_txn_commit(txn);
-    return rc;
-}
-
-static enum store_rc explain(const char *file, int rc, char *err, size_t cap)
-{
-    const bool damaged = rc == MDB_NOTFOUND || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
-                         rc == MDB_BAD_DBI || rc == MDB_INCOMPATIBLE;
-
-    if (rc != 0 && err[0] == '\0') {
-        snprintf(err, cap, "%s: %s%s", file, damaged ? "damaged: " : "",
-                 rc == MDB_NOTFOUND ? "a table or record is missing" : mdb_strerror(rc));
-    }
-    return env_rc(rc);
-}
-
-/* The journal is made first and the state second: a state without a journal has lost it, a journal
- * with groups and without a state as well. Anything less is a first start that was cut off. */
-static enum store_rc open_pair(struct durable *d, bool no_journal, bool no_state, char *err,
-                               size_t cap)
-{
-    bool empty = true;
-    int rc;
-
-    if (no_journal && !no_state) {
-        snprintf(err, cap, "%s: damaged: it is empty, and %s is not", d->journal.env.file,
-                 d->state.env.file);
-        return ST_IO;
-    }
-    rc = no_journal ? make_journal(d) : open_journal_tables(d, &empty, err, cap);
-    if (rc != 0) {
-        return explain(d->journal.env.file, rc, err, cap);
-    }
-    if (no_state && !empty) {
-        snprintf(err, cap, "%s: damaged: it is empty, and %s is not", d->state.env.file,
-                 d->journal.env.file);
-        return ST_IO;
-    }
-    rc = no_state ? make_state(d) : open_state_tables(d, err, cap);
-    return explain(d->state.env.file, rc, err, cap);
-}
-
-enum store_rc recover_attach(struct durable *d, char *err, size_t cap)
-{
-    char *dir;
-    bool no_journal;
-    bool no_state;
-    enum store_rc rc;
-
-    if (asprintf(&dir, "%s/journal", d->o.dir) < 0) {
-        return ST_NOMEM;
-    }
-    rc = env_open(&d->journal.env, dir, d->o.journal_map, d->o.ballast, &no_journal, err, cap);
-    free(dir);
-    if (rc != ST_OK) {
-        return rc;
-    }
-    if (asprintf(&dir, "%s/state", d->o.dir) < 0) {
-        return ST_NOMEM;
-    }
-    rc = env_open(&d->state.env, dir, d->o.state_map, d->o.ballast, &no_state, err, cap);
-    free(dir);
-    return rc != ST_OK ? rc : open_pair(d, no_journal, no_state, err, cap);
-}
-
-/* ---- replay ---- */
-
 int recover_marks(struct durable *d, MDB_txn *txn, struct recover_marks *m)
 {
     const MDB_dbi meta = d->state.meta;
@@ -246,6 +86,190 @@ static int read_marks(struct durable *d, struct recover_marks *m)
     }
     return rc;
 }
+
+/* With the id of the state, which is there. */
+static int make_journal(struct durable *d)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(d->journal.env.mdb, NULL, 0, &txn);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = journal_tables(&d->journal, txn, MDB_CREATE);
+    if (rc == 0) {
+        rc = put_version(txn, d->journal.meta, d->id);
+    }
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+static int make_state(struct durable *d)
+{
+    static const char *const zero[] = {"folded", "folding", "free_id", "newest", "stopped"};
+    MDB_txn *txn;
+    int rc;
+
+    if (getrandom(d->id, sizeof(d->id), 0) != (ssize_t)sizeof(d->id)) {
+        return EIO;
+    }
+    rc = mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = state_tables(&d->state, txn, MDB_CREATE);
+    if (rc == 0) {
+        rc = put_version(txn, d->state.meta, d->id);
+    }
+    for (size_t i = 0; rc == 0 && i < sizeof(zero) / sizeof(zero[0]); i++) {
+        rc = meta_put_u64(txn, d->state.meta, zero[i], 0);
+    }
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn);
+}
+
+/* Handles of tables stay valid only when the transaction that opened them commits. */
+static int open_state_tables(struct durable *d, char *err, size_t cap)
+{
+    struct state *s = &d->state;
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env.mdb, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = state_tables(s, txn, 0);
+    if (rc == 0) {
+        rc = check_version(txn, s->meta, s->env.file, err, cap);
+    }
+    if (rc == 0) {
+        rc = meta_get(txn, s->meta, "id", d->id, sizeof(d->id));
+    }
+    mdb_txn_commit(txn);
+    return rc;
+}
+
+static int open_journal_tables(struct durable *d, char *err, size_t cap)
+{
+    struct journal *j = &d->journal;
+    uint8_t id[STORE_ID];
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(j->env.mdb, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = journal_tables(j, txn, 0);
+    if (rc == 0) {
+        rc = check_version(txn, j->meta, j->env.file, err, cap);
+    }
+    if (rc == 0) {
+        rc = meta_get(txn, j->meta, "id", id, sizeof(id));
+    }
+    if (rc == 0 && memcmp(id, d->id, sizeof(id)) != 0) {
+        snprintf(err, cap, "%s and %s do not belong together", d->state.env.file, j->env.file);
+        rc = MDB_INVALID;
+    }
+    mdb_txn_commit(txn);
+    return rc;
+}
+
+static enum store_rc explain(const char *file, int rc, char *err, size_t cap)
+{
+    const bool damaged = rc == MDB_NOTFOUND || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND ||
+                         rc == MDB_BAD_DBI || rc == MDB_INCOMPATIBLE;
+
+    if (rc != 0 && err[0] == '\0') {
+        snprintf(err, cap, "%s: %s%s", file, damaged ? "damaged: " : "",
+                 rc == MDB_NOTFOUND ? "a table or record is missing" : mdb_strerror(rc));
+    }
+    return env_rc(rc);
+}
+
+static enum store_rc is_lost(const struct env *e, const struct env *other, char *err, size_t cap)
+{
+    snprintf(err, cap, "%s: damaged: it is empty or was missing, and %s is there", e->file,
+             other->file);
+    return ST_IO;
+}
+
+/* The state is made first and the journal second: a journal without a state has lost it, and so has
+ * a state that was in use without a journal. Anything less is a first start that was cut off. */
+static enum store_rc open_pair(struct durable *d, bool no_journal, bool no_state, char *err,
+                               size_t cap)
+{
+    struct env *journal = &d->journal.env;
+    struct env *state = &d->state.env;
+    struct recover_marks m = {0};
+    int rc;
+
+    if (no_state && !no_journal) {
+        return is_lost(state, journal, err, cap);
+    }
+    rc = no_state ? make_state(d) : open_state_tables(d, err, cap);
+    if (rc == 0 && no_journal) {
+        rc = read_marks(d, &m);
+    }
+    if (rc != 0) {
+        return explain(state->file, rc, err, cap);
+    }
+    if (no_journal && m.newest != 0) { /* the last thing a first start writes */
+        return is_lost(journal, state, err, cap);
+    }
+    rc = no_journal ? make_journal(d) : open_journal_tables(d, err, cap);
+    return explain(journal->file, rc, err, cap);
+}
+
+/* After an orderly stop nothing may be missing at the end of a file. */
+static enum store_rc check_whole(struct durable *d, char *err, size_t cap)
+{
+    struct recover_marks m;
+    int rc;
+
+    if (!d->journal.env.padded && !d->state.env.padded) {
+        return ST_OK;
+    }
+    rc = read_marks(d, &m);
+    if (rc != 0) {
+        return explain(d->state.env.file, rc, err, cap);
+    }
+    return m.stopped == 0 || (env_is_whole(&d->journal.env, err, cap) &&
+                              env_is_whole(&d->state.env, err, cap))
+               ? ST_OK
+               : ST_IO;
+}
+
+enum store_rc recover_attach(struct durable *d, char *err, size_t cap)
+{
+    char *dir;
+    bool no_journal;
+    bool no_state;
+    enum store_rc rc;
+
+    if (asprintf(&dir, "%s/journal", d->o.dir) < 0) {
+        return ST_NOMEM;
+    }
+    rc = env_open(&d->journal.env, dir, d->o.journal_map, d->o.ballast, &no_journal, err, cap);
+    free(dir);
+    if (rc != ST_OK) {
+        return rc;
+    }
+    if (asprintf(&dir, "%s/state", d->o.dir) < 0) {
+        return ST_NOMEM;
+    }
+    rc = env_open(&d->state.env, dir, d->o.state_map, d->o.ballast, &no_state, err, cap);
+    free(dir);
+    rc = rc != ST_OK ? rc : open_pair(d, no_journal, no_state, err, cap);
+    return rc != ST_OK ? rc : check_whole(d, err, cap);
+}
+
+/* ---- replay ---- */
 
 struct replay {
     struct durable *d;

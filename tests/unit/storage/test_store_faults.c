@@ -353,6 +353,171 @@ static void test_damaged_files(void)
     }
 }
 
+/* Half a store is a damaged one, at every start; what a first start left half done is none. */
+static void test_missing_files(void)
+{
+    static const char *const envs[] = {"journal", "state"};
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct tmpdir t;
+        char path[700];
+
+        make_store(&t);
+        path_of(path, sizeof(path), &t, envs[i % 2]);
+        UNIT_NEED(i < 2 ? unlink(path) == 0 : truncate(path, 0) == 0);
+        for (unsigned start = 0; start < 2; start++) {
+            refused(t.path, path);
+            refused(t.path, "damaged");
+        }
+        tmpdir_remove(&t);
+    }
+}
+
+/* Every number of writes of a first start that came to the disk. */
+static void test_first_start_cut_off(void)
+{
+    bool reached = true;
+
+    for (long n = 0; reached; n++) {
+        struct tmpdir t;
+        struct store_options o;
+        struct store *s;
+        char err[512];
+
+        tmpdir_make(&t);
+        o = small(t.path);
+        atomic_store(&writes_left, n);
+        if (store_open(&o, &s, err, sizeof(err)) == ST_OK) {
+            store_close(&s);
+        }
+        reached = atomic_load(&writes_left) < 0;
+        atomic_store(&writes_left, -1);
+        s = open_it(&o);
+        store_close(&s);
+        CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+        tmpdir_remove(&t);
+        UNIT_NEED(n < 1000);
+    }
+}
+
+/* Some pages short: a crash may leave that, an orderly stop does not. */
+static void test_a_little_short(void)
+{
+    static const char *const envs[] = {"journal", "state"};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct tmpdir t;
+        char path[700];
+        struct stat st;
+        struct stat after;
+
+        make_store(&t);
+        path_of(path, sizeof(path), &t, envs[i]);
+        UNIT_NEED(stat(path, &st) == 0);
+        UNIT_NEED(truncate(path, st.st_size - 20 * 4096) == 0);
+        for (unsigned start = 0; start < 2; start++) {
+            refused(t.path, path);
+            refused(t.path, "bytes long instead of");
+            UNIT_NEED(stat(path, &after) == 0);
+            CU_ASSERT_EQUAL(after.st_size, st.st_size - 20 * 4096);
+        }
+        tmpdir_remove(&t);
+    }
+}
+
+/* A child opens the store; its status, and that it named the file where it ended by itself. */
+static int status_of_open(const char *dir, const char *path)
+{
+    int fds[2];
+    int status;
+    char text[1024];
+    ssize_t n;
+    pid_t pid;
+
+    UNIT_NEED(pipe(fds) == 0);
+    fflush(NULL);
+    pid = fork();
+    UNIT_NEED(pid >= 0);
+    if (pid == 0) {
+        const struct store_options o = small(dir);
+        struct store *s;
+        char err[512];
+
+        dup2(fds[1], STDERR_FILENO);
+        if (store_open(&o, &s, err, sizeof(err)) != ST_OK) {
+            fprintf(stderr, "%s\n", err);
+            _exit(1);
+        }
+        _exit(0);
+    }
+    close(fds[1]);
+    n = read(fds[0], text, sizeof(text) - 1);
+    close(fds[0]);
+    text[n > 0 ? n : 0] = '\0';
+    UNIT_NEED(waitpid(pid, &status, 0) == pid);
+    CU_ASSERT(strstr(text, path) != NULL && strstr(text, "damaged") != NULL);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Behind whole meta pages, pages that lead nowhere, in several ways. */
+static void test_garbage_pages(void)
+{
+    static const char *const envs[] = {"journal", "state"};
+    static const int fill[] = {0x00, 0x01, 0x03, 0x5a, 0xa5, 0xff};
+
+    for (unsigned i = 0; i < 2 * sizeof(fill) / sizeof(fill[0]); i++) {
+        struct tmpdir t;
+        char path[700];
+        unsigned char *p;
+        size_t n;
+
+        make_store(&t);
+        path_of(path, sizeof(path), &t, envs[i % 2]);
+        p = tmpdir_read(path, &n);
+        UNIT_NEED(p != NULL && n > 8192);
+        memset(p + 8192, fill[i / 2], n - 8192);
+        tmpdir_write(path, p, n);
+        free(p);
+        CU_ASSERT_EQUAL(status_of_open(t.path, path), 1);
+        tmpdir_remove(&t);
+    }
+}
+
+/* The file shrinks under the running store: the reader's page is a SIGBUS. */
+static void test_unreadable_page(void)
+{
+    struct tmpdir t;
+    char path[700];
+    int fds[2];
+    int status;
+    char text[1024];
+    ssize_t n;
+    pid_t pid;
+
+    make_store(&t);
+    path_of(path, sizeof(path), &t, "state");
+    UNIT_NEED(pipe(fds) == 0);
+    fflush(NULL);
+    pid = fork();
+    UNIT_NEED(pid >= 0);
+    if (pid == 0) {
+        const struct store_options o = small(t.path);
+        struct store *s = open_it(&o);
+        const struct store_load all = {.arg = NULL};
+
+        dup2(fds[1], STDERR_FILENO);
+        _exit(truncate(path, 8192) == 0 && store_load(s, &all) == ST_OK ? 0 : 2);
+    }
+    close(fds[1]);
+    n = read(fds[0], text, sizeof(text) - 1);
+    close(fds[0]);
+    text[n > 0 ? n : 0] = '\0';
+    UNIT_NEED(waitpid(pid, &status, 0) == pid);
+    CU_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 74);
+    CU_ASSERT(strstr(text, path) != NULL && strstr(text, "damaged") != NULL);
+    tmpdir_remove(&t);
+}
+
 static void test_files_of_two_stores(void)
 {
     struct tmpdir a;
@@ -508,6 +673,11 @@ UNIT_TESTS = {
     UNIT_TEST(full_disk)
     UNIT_TEST(read_only)
     UNIT_TEST(damaged_files)
+    UNIT_TEST(missing_files)
+    UNIT_TEST(first_start_cut_off)
+    UNIT_TEST(a_little_short)
+    UNIT_TEST(garbage_pages)
+    UNIT_TEST(unreadable_page)
     UNIT_TEST(files_of_two_stores)
     UNIT_TEST(checker_finds)
     UNIT_TEST(damaged_group)
