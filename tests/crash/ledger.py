@@ -269,7 +269,8 @@ class World:
         self.by_fd = {}
         self.abandoned = []
         self.kills = self.stops = self.published = self.received = self.repeats = self.silent_repeats = 0
-        self.takeovers = 0
+        self.takeovers = self.folds = 0
+        self.state_at = 0         # when the tables were written last before the broker was ready
         self.first_silent = None  # [MQTT-3.3.1-1]; told at the end, since worse may be found until then
         self.is_stopping = False  # SIGTERM is told to clients of 5.0
         self.heavy = 0.0
@@ -391,9 +392,28 @@ class World:
             sock.close()
         self.abandoned = []
         self.broker.judge()
+        self.folds += self.state_written() != self.state_at
+
+    def state_written(self):
+        return [changed for path, _, changed in self.broker.files() if "/state/" in path]
+
+    def false_start(self):
+        """Killed while it recovers, or a little before or after that."""
+        addresses, self.broker.addresses = self.broker.addresses, []  # nobody waits until it listens
+        self.broker.start()
+        self.broker.addresses = addresses
+        time.sleep(self.rng.uniform(0.0, 0.12) * SLOW)
+        if not self.broker.is_running():
+            raise Violation("broker", "the broker ended by itself at its start: %s" %
+                            self.broker.process.poll())
+        self.broker.kill()
+        self.kills += 1
+        self.note("broker", "SIGKILL while it starts")
 
     def start(self):
         self.round += 1
+        while self.rng.random() < 0.12:
+            self.false_start()
         sync = 100000 if self.control else self.rng.choice((0, 0, 0, 1000, 5000, 30000))
         shards = self.rng.choice((4, 4, 4, 4, 3, 5))
         begin = time.monotonic()
@@ -403,6 +423,7 @@ class World:
             raise Violation("broker", "no start: %s" % e)
         self.note("broker", "starts with %d shards, syncs %d us longer, after %.0f ms" % (
             shards, sync, 1000 * (time.monotonic() - begin)))
+        self.state_at = self.state_written()
         self.heavy = self.rng.choice((0, 0, 0.02, 0.2))
         self.check_retained()
         self.probe()
@@ -507,9 +528,9 @@ class World:
     # words
 
     def report(self):
-        print("%6.1f s: %d kills, %d stops, %d published, %d received, %d promised, %d takeovers, "
+        print("%6.1f s: %d kills, %d stops, %d runs with a fold, %d published, %d received, %d promised, %d takeovers, "
               "%d subscriptions changed, %d repeats at QoS 1 (%d without DUP)" % (
-                  time.monotonic() - self.begin, self.kills, self.stops, self.published, self.received,
+                  time.monotonic() - self.begin, self.kills, self.stops, self.folds, self.published, self.received,
                   sum(s.promised for s in self.streams.values()), self.takeovers,
                   sum(c.done for c in self.churners), self.repeats, self.silent_repeats), flush=True)
 
@@ -550,7 +571,10 @@ def main():
         if a.keep:
             w.broker.kill()
             os.system("cp -a '%s' '%s'" % (w.broker.dir, a.keep))
-        sys.stdout.write("--- log of the broker (end)\n%s\n" % w.broker.log()[-3000:])
+        log = w.broker.log()
+        found = broker.REPORT.search(log)
+        sys.stdout.write("--- log of the broker (end)\n%s\n" % (
+            log[found.start():][:12000] if found else log[-3000:]))
         return 1
     finally:
         w.broker.kill()
