@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two tables, and one loop over them. A round first sums the counters of all threads, then
+ * Three tables, and one loop over each. A round first sums the counters of all threads, then
  * makes each value's text and publishes those that are not what they were.
  *
  * Counters may wrap: differences are taken unsigned. A gauge is a sum of ups and downs and is read
@@ -35,8 +35,11 @@ struct admin {
     uint64_t heap, heap_max;
     int64_t clients_max;
     struct retained_stats retained;
-    uint64_t sum[METRIC_NR]; /* of this round, all threads */
-    uint64_t connects;       /* CONNECT packets */
+    struct store_stats store;          /* of this round; zero without persistence */
+    uint64_t commit_us[STORE_BUCKETS]; /* histogram of the commits before this round */
+    int64_t commit_p50, commit_p99;    /* us, of the last round in which there were commits */
+    uint64_t sum[METRIC_NR];           /* of this round, all threads */
+    uint64_t connects;                 /* CONNECT packets */
     struct load_average *loads;
     struct shown *shown;
 };
@@ -113,6 +116,85 @@ static void durability(const struct admin *a, char *text)
     snprintf(text, TEXT_MAX, "%s", a->env.durability);
 }
 
+static int64_t store_commits(const struct admin *a)
+{
+    return (int64_t)a->store.commits;
+}
+
+static int64_t store_records(const struct admin *a)
+{
+    return (int64_t)a->store.records;
+}
+
+static int64_t store_messages(const struct admin *a)
+{
+    return (int64_t)a->store.ops[ST_BODY_PUT];
+}
+
+static int64_t store_annihilated(const struct admin *a)
+{
+    return (int64_t)a->store.annihilated;
+}
+
+static int64_t store_pending(const struct admin *a)
+{
+    return (int64_t)a->store.pending;
+}
+
+static int64_t store_written(const struct admin *a)
+{
+    return (int64_t)a->store.journal_written;
+}
+
+static int64_t store_backlog_bytes(const struct admin *a)
+{
+    return (int64_t)a->store.journal_bytes;
+}
+
+static int64_t store_backlog_records(const struct admin *a)
+{
+    return (int64_t)a->store.journal_records;
+}
+
+static int64_t store_folds(const struct admin *a)
+{
+    return (int64_t)a->store.folds;
+}
+
+static int64_t store_fold_us(const struct admin *a)
+{
+    return (int64_t)a->store.fold_us;
+}
+
+static int64_t store_commit_p50(const struct admin *a)
+{
+    return a->commit_p50;
+}
+
+static int64_t store_commit_p99(const struct admin *a)
+{
+    return a->commit_p99;
+}
+
+static void store_health_text(const struct admin *a, char *text)
+{
+    const char *word = "ok";
+
+    switch (a->store.health) {
+    case ST_NOSPACE:
+        word = "full";
+        break;
+    case ST_IO:
+        word = "failed";
+        break;
+    case ST_OK:
+    case ST_CLOSED:
+    case ST_NOMEM:
+        break;
+    }
+    snprintf(text, TEXT_MAX, "%s", word);
+}
+
 /* ---- the tables ---- */
 
 enum kind { COUNTER, GAUGE, NUMBER, TEXT };
@@ -183,6 +265,23 @@ static const struct row rows[] = {
     FROM_COUNTER("noctule/store/units", STORE_UNITS, "units handed to the store"),
 };
 
+/* With persistence only. */
+static const struct row store_rows[] = {
+    FROM_NUMBER("noctule/store/commits", store_commits, "commits to the journal"),
+    FROM_NUMBER("noctule/store/records", store_records, "records in those"),
+    FROM_NUMBER("noctule/store/messages", store_messages, "messages handed to the store"),
+    FROM_NUMBER("noctule/store/annihilated", store_annihilated, "gone before they were written"),
+    FROM_NUMBER("noctule/store/pending", store_pending, "units waiting for their commit"),
+    FROM_NUMBER("noctule/store/commit/p50_us", store_commit_p50, "half of the commits took less"),
+    FROM_NUMBER("noctule/store/commit/p99_us", store_commit_p99, "99 of 100 commits took less"),
+    FROM_NUMBER("noctule/store/journal/written", store_written, "bytes written to the journal"),
+    FROM_NUMBER("noctule/store/journal/bytes", store_backlog_bytes, "bytes not folded yet"),
+    FROM_NUMBER("noctule/store/journal/records", store_backlog_records, "records not folded yet"),
+    FROM_NUMBER("noctule/store/folds", store_folds, "folds of the journal into the state"),
+    FROM_NUMBER("noctule/store/fold/last_us", store_fold_us, "how long the last fold took"),
+    FROM_TEXT("noctule/store/health", store_health_text, "ok, full or failed"),
+};
+
 /* Each shown as three averages per minute, below TOPIC/1min and so on; COUNTER or NUMBER. */
 static const struct row loads[] = {
     FROM_COUNTER("load/messages/received", MESSAGES_RECEIVED, "packets received, of any type"),
@@ -197,7 +296,7 @@ static const struct row loads[] = {
 };
 /* clang-format on */
 
-#define TOPICS (HOW_MANY(rows) + HOW_MANY(loads) * LOAD_WINDOWS)
+#define TOPICS (HOW_MANY(rows) + HOW_MANY(store_rows) + HOW_MANY(loads) * LOAD_WINDOWS)
 _Static_assert(TOPICS <= ADMIN_TOPICS_MAX, "the retained index has room for them");
 _Static_assert(sizeof(struct message) + TOPIC_MAX + TEXT_MAX <= ADMIN_TOPIC_BYTES, "in bytes, too");
 
@@ -207,6 +306,39 @@ static void add_block(struct admin *a, const struct metrics *m)
 {
     for (unsigned i = 0; i < METRIC_NR; i++) {
         a->sum[i] += metric_get(m, (enum metric)i);
+    }
+}
+
+/* Below which so many of a hundred lie, between the bounds of its bucket by its place in it. */
+static int64_t percentile(const uint64_t *counts, uint64_t total, unsigned percent)
+{
+    const double rank = (double)total * percent / 100;
+    double seen = 0;
+
+    for (unsigned i = 0; i < STORE_BUCKETS; i++) {
+        const double n = (double)counts[i];
+        if (n > 0 && seen + n >= rank) {
+            return (int64_t)((double)(1ull << i) * (1 + (rank - seen) / n));
+        }
+        seen += n;
+    }
+    return 0;
+}
+
+static void read_store(struct admin *a)
+{
+    uint64_t counts[STORE_BUCKETS];
+    uint64_t total = 0;
+
+    store_stats(a->env.shared->store, &a->store);
+    for (unsigned i = 0; i < STORE_BUCKETS; i++) {
+        counts[i] = a->store.commit_us[i] - a->commit_us[i];
+        total += counts[i];
+    }
+    memcpy(a->commit_us, a->store.commit_us, sizeof(a->commit_us));
+    if (total > 0) {
+        a->commit_p50 = percentile(counts, total, 50);
+        a->commit_p99 = percentile(counts, total, 99);
     }
 }
 
@@ -223,6 +355,9 @@ static void sum_up(struct admin *a)
         add_block(a, shard_metrics(b->shards[i]));
     }
     retained_stats(b->retained, &a->retained);
+    if (store_keeps(b->store)) {
+        read_store(a);
+    }
 }
 
 static uint64_t value_of(const struct admin *a, const struct row *r)
@@ -262,21 +397,21 @@ static void publish(struct admin *a, struct shown *s, const char *topic, const c
     shard_publish(a->env.shared->shards[0], m);
 }
 
-static void publish_rows(struct admin *a)
+static void publish_rows(struct admin *a, const struct row *r, size_t n, struct shown *s)
 {
-    for (size_t i = 0; i < HOW_MANY(rows); i++) {
+    for (size_t i = 0; i < n; i++) {
         char topic[TOPIC_MAX];
         char text[TEXT_MAX] = "";
 
-        snprintf(topic, sizeof(topic), PREFIX "%s", rows[i].topic);
-        text_of(a, &rows[i], text);
-        publish(a, &a->shown[i], topic, text);
+        snprintf(topic, sizeof(topic), PREFIX "%s", r[i].topic);
+        text_of(a, &r[i], text);
+        publish(a, &s[i], topic, text);
     }
 }
 
 static void publish_loads(struct admin *a)
 {
-    struct shown *s = a->shown + HOW_MANY(rows);
+    struct shown *s = a->shown + HOW_MANY(rows) + HOW_MANY(store_rows);
 
     for (size_t i = 0; i < HOW_MANY(loads); i++) {
         for (unsigned w = 0; w < LOAD_WINDOWS; w++) {
@@ -340,7 +475,10 @@ void admin_run(struct admin *a, uint64_t in_use)
     }
     sum_up(a);
     update_loads(a, now_ms);
-    publish_rows(a);
+    publish_rows(a, rows, HOW_MANY(rows), a->shown);
+    if (store_keeps(a->env.shared->store)) {
+        publish_rows(a, store_rows, HOW_MANY(store_rows), a->shown + HOW_MANY(rows));
+    }
     publish_loads(a);
     a->next_ms = now_ms + interval_ms;
 }

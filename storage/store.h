@@ -198,6 +198,8 @@ void store_page_free(struct store_page *p); /* the answer's memory; p itself is 
 /* Ends folding for a backup and goes on again; see noctule-store. */
 enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_t cap);
 
+#define STORE_BUCKETS 24
+
 struct store_stats {
     uint64_t units;
     uint64_t ops[ST_OP_KINDS];
@@ -208,9 +210,9 @@ struct store_stats {
     uint64_t journal_bytes; /* not folded yet */
     uint64_t journal_records;
     uint64_t folds;
-    uint64_t fold_us;       /* the last one */
-    uint64_t commit_us[24]; /* histogram: bucket i counts commits of [2^i, 2^(i+1)) us */
-    bool refusing;          /* below the watermark or failed: see store_health() */
+    uint64_t fold_us;                  /* the last one */
+    uint64_t commit_us[STORE_BUCKETS]; /* bucket i counts commits of [2^i, 2^(i+1)) us */
+    bool refusing;                     /* below the watermark or failed: see store_health() */
     enum store_rc health;
     uint64_t journal_written; /* bytes, ever */
     uint64_t dropped;         /* operations of sessions that were not there */

@@ -243,7 +243,7 @@ static void count_commit(struct durable *d, const struct group *g, int64_t us)
 {
     unsigned bucket = 0;
 
-    while (bucket < 23 && us >= (int64_t)2 << bucket) {
+    while (bucket < STORE_BUCKETS - 1 && us >= (int64_t)2 << bucket) {
         bucket++;
     }
     pthread_mutex_lock(&d->stats_lock);

@@ -10,6 +10,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from broker import *  # noqa: E402,F403
+from durable import DurableBroker  # noqa: E402
 from wire import *  # noqa: E402,F403
 
 AVERAGES = ["load/%s/%s" % (what, window) for window in ("1min", "5min", "15min") for what in (
@@ -27,6 +28,9 @@ OWN = ["store/durability"] + ["noctule/" + name for name in (
     "sockets/refused", "sockets/failed", "connect/timeout", "connect/refused", "clients/taken_over",
     "clients/keepalive", "clients/protocol_error", "clients/slow", "publish/paused", "wills/sent",
     "queued/messages", "queued/bytes", "store/units")]
+STORE = ["noctule/store/" + name for name in (
+    "commits", "records", "messages", "annihilated", "pending", "commit/p50_us", "commit/p99_us",
+    "journal/written", "journal/bytes", "journal/records", "folds", "fold/last_us", "health")]
 PREFIX = "$SYS/broker/"
 
 
@@ -73,7 +77,7 @@ class Tree(BrokerTest):
         """Each topic stands in noctule(8)."""
         with open(os.path.join(ROOT, "packaging", "man", "noctule.8")) as f:
             page = f.read()
-        for name in COMMON + OWN:
+        for name in COMMON + OWN + STORE:
             self.assertIn("\n.B %s\n" % re.sub(r"/\d+min$", "", name), page)
 
     def test_not_by_wildcard(self):
@@ -227,6 +231,40 @@ class Soon(unittest.TestCase):
             before = b.cpu_s()
             time.sleep(4)
             self.assertLess(b.cpu_s() - before, 0.08)  # 2 % of a core, ten times as often as usual
+
+    @ours("its own topics")
+    def test_store(self):
+        """With persistence there is more to tell; what was acknowledged has been counted."""
+        with DurableBroker("sys_interval 1") as b:
+            watch = b.connect("watch")
+            time.sleep(1.0 * SLOW)
+            before = values(watch)
+            self.assertEqual(sorted(before), sorted(COMMON + OWN + STORE))
+            for name in STORE[:-1]:
+                self.assertRegex(before[name], r"^\d+$", name)
+            watch.close()
+            b.connect("s", 4, clean=False).subscribe(("t", 1)).disconnect()
+            p = b.connect("p")
+            for i in range(20):
+                p.publish("t", b"x" * 200, 1)
+            time.sleep(2.0 * SLOW)
+            after = values(b.connect("z"))
+
+            def more(name):
+                return int(after["noctule/store/" + name]) - int(before["noctule/store/" + name])
+
+            self.assertEqual(more("messages"), 20)
+            self.assertIn(more("commits"), range(22, 25))  # session, subscription, each message; lazily the end
+            self.assertIn(more("records"), range(42, 46))  # a message is two: body and entry
+            self.assertEqual(more("annihilated"), 0)
+            self.assertGreater(more("journal/written"), 20 * 200)
+            self.assertEqual(more("journal/bytes"), more("journal/written"))
+            self.assertEqual(more("journal/records"), more("records"))
+            self.assertEqual(after["noctule/store/pending"], "0")
+            self.assertEqual(after["noctule/store/folds"], "0")
+            self.assertEqual(after["noctule/store/health"], "ok")
+            p50, p99 = (int(after["noctule/store/commit/%s_us" % p]) for p in ("p50", "p99"))
+            self.assertTrue(0 < p50 <= p99 < 10e6, (p50, p99))
 
 
 if __name__ == "__main__":
