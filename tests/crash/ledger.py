@@ -127,8 +127,9 @@ class Subscriber(Peer):
             self.world.silent_repeats += 1
             text = "%s: %s %d came before, now it came without DUP" % (self.name, stream.topic, seq)
             self.note(text, stream.topic, seq)
-            self.world.first_silent = self.world.first_silent or Violation(
-                "protocol", text, self.name, stream.topic, seq)
+            if self.world.first_silent is None:
+                self.world.first_silent = Violation("protocol", text, self.name, stream.topic, seq)
+                self.world.first_silent.trace = list(self.world.trace)
 
     def _properties(self, topic, seq, sent_at, expiry, dup, props):
         age = time.time() - self.world.streams[topic].resent.get(seq, sent_at)
@@ -536,11 +537,12 @@ class World:
 
     def story(self, v):
         """What is known about the message, or else the last that the client saw."""
-        lines = list(self.trace)
+        lines = v.trace or list(self.trace)
         about = [e for e in lines if v.topic is not None and e[3] == v.topic and
                  (v.seq is None or e[4] == v.seq)][-80:]
         own = [e for e in lines if e[1] == v.peer][-40:]
         near = [e for e in lines if e[1] == "broker"][-6:]
+        near += [e for e in lines if e[1] == v.peer and "connect" in e[2]][-8:]
         for e in sorted(set(about + own + near), key=lambda e: e[0]):
             print("  %9.4f %-8s %s%s%s%s" % (e[0], e[1], e[2], " %s" % e[3] if e[3] else "",
                                             " %s" % e[4] if e[4] is not None else "",

@@ -22,6 +22,7 @@ class Violation(Exception):
     def __init__(self, kind, text, peer=None, topic=None, seq=None):
         super().__init__(text)
         self.kind, self.peer, self.topic, self.seq = kind, peer, topic, seq
+        self.trace = None  # of the moment, if it is told later
 
 
 class Out:

@@ -680,6 +680,16 @@ class Properties(Durable):
             time.sleep(3 * SLOW)
             durable(b, "s", 5, expiry=2, present=False)
 
+    def test_session_expiry_after_takeover(self):
+        """The session lasts from the end of the second connection on, not of the first."""
+        with DurableBroker() as b:
+            durable(b, "s", 5, expiry=2)
+            c = durable(b, "s", 5, expiry=2, present=True)
+            time.sleep(3)
+            self.again(b)
+            durable(b, "s", 5, expiry=2, present=True).close()
+            c.close()
+
     def test_expiry_changed_by_disconnect(self):
         """[MQTT-3.14.2-2] 0 at DISCONNECT ends it, another value is kept."""
         with DurableBroker() as b:
@@ -757,6 +767,10 @@ class Wills(Durable):
             # connected again without a will: the first one must not come back
             durable(b, "without", 5, will=will("without", 5, 5)).close()
             durable(b, "without", 5, present=True)
+            # taken over: the new connection's will is the one that counts
+            for name, delay in (("taken", 60), ("taken0", 0)):
+                durable(b, name, 5, will=Will("replaced/" + name, "x", 1, props=props((0x18, delay))))
+                keep.append(durable(b, name, 5, present=True, will=will(name, 5, 0)))
             time.sleep(SETTLED)
             down = time.monotonic()
             b.end("kill")
@@ -777,7 +791,8 @@ class Wills(Durable):
                 came[m.topic] = time.monotonic()
             # A clean session ends with its connection, and its will goes with it, delayed or not.
             self.assertEqual(sorted(came), ["will/" + name for name in (
-                "clean3", "clean5", "gone", "kept", "later", "v3", "v5")])
+                "clean3", "clean5", "gone", "kept", "later", "taken", "taken0", "v3",
+                "v5")])
             for topic, at in came.items():
                 due = {"will/later": 14, "will/gone": 12}.get(topic, self.GRACE)
                 self.assertGreater(at, down + due - 0.5, topic)
