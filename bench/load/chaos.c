@@ -114,7 +114,7 @@ static void actor_take_over(struct actor *a)
 
     fresh->stream = old->stream;
     fresh->taken = old->taken;
-    old->stream = (struct stream){.topics = 0};
+    old->stream = (struct stream){.topics_n = 0};
     old->taken = NULL;
     old->conn.discard = true;
     a->now = 1 - a->now;
@@ -362,17 +362,22 @@ static struct actor *cast(struct chaos *ch, enum role role, uint32_t index, cons
 static void cast_source(struct chaos *ch, uint32_t i)
 {
     struct actor *a = cast(ch, PUBLISHER, i, i < STEADY ? "steady" : "roaming", i >= STEADY);
+    struct stream_form form = {.version = ch->run->o->version, .payload_n = ch->run->o->payload_n};
     char topic[40];
     const char *topics[1] = {topic};
 
     ch->sources[i] = a;
     snprintf(topic, sizeof(topic), "c/%08x/%u", ch->run->id, i);
-    stream_init(&a->slots[0].stream, ch->run->o->version, topics, 1, source_qos(i), false,
-                ch->run->o->payload_n, i, ch->run->id);
+    form.qos = source_qos(i);
+    stream_init(&a->slots[0].stream, &form, topics, 1, i, ch->run->id);
 }
 
 static void cast_retainer(struct chaos *ch)
 {
+    struct stream_form form = {.version = ch->run->o->version,
+                               .qos = 1,
+                               .retain = true,
+                               .payload_n = ch->run->o->payload_n};
     char text[TOPICS][40];
     const char *topics[TOPICS];
 
@@ -381,8 +386,7 @@ static void cast_retainer(struct chaos *ch)
         snprintf(text[k], sizeof(text[k]), "r/%08x/%u", ch->run->id, k);
         topics[k] = text[k];
     }
-    stream_init(&ch->retainer->slots[0].stream, ch->run->o->version, topics, TOPICS, 1, true,
-                ch->run->o->payload_n, SOURCES, ch->run->id);
+    stream_init(&ch->retainer->slots[0].stream, &form, topics, TOPICS, SOURCES, ch->run->id);
 }
 
 static void cast_all(struct chaos *ch)

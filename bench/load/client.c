@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "bench/load/extras.h"
 #include "server/codec/ack.h"
 #include "server/codec/frame.h"
 
@@ -40,36 +41,84 @@ bool stamp_read(struct stamp *out, struct span payload)
 
 /* --- stream --- */
 
-void stream_init(struct stream *s, enum mqtt_version v, const char *const *topics, uint32_t n,
-                 uint8_t qos, bool retain, uint32_t payload_n, uint32_t publisher, uint32_t run)
+/* alias: 0 for none. props: the block without it. */
+static void head_init(struct stream_head *h, struct publish *m, enum mqtt_version v,
+                      struct span props, uint16_t alias, size_t correlation_at)
+{
+    uint8_t block[EXTRAS_MAX + 8];
+    size_t n = alias != 0 ? prop_put_u16(block, PROP_TOPIC_ALIAS, alias) : 0;
+
+    if (props.n > 0) {
+        memcpy(block + n, props.p, props.n);
+    }
+    n += props.n;
+    h->p = malloc(publish_size(v, m->qos, m->topic.n, n, 0) + MQTT_MAX_FIXED_HEADER);
+    if (h->p == NULL) {
+        die("out of memory");
+    }
+    h->n = publish_encode_head(h->p, m, span_of(block, n), v, &h->packet_id_at);
+    /* The properties end the head. */
+    h->correlation_at = props.n > 0 ? h->n - props.n + correlation_at : 0;
+}
+
+static void topic_init(struct stream_topic *t, const struct stream_form *form, const char *name,
+                       uint32_t publisher, uint16_t alias)
 {
     /* The head encoder takes lengths only from the payload. */
     static const uint8_t none[1];
+    struct publish m = {
+        .topic = span_str(name), .packet_id = 1, .qos = form->qos, .retain = form->retain};
+    uint8_t extras[EXTRAS_MAX];
+    size_t at = 0;
+    struct span props =
+        span_of(extras, form->properties ? extras_put(extras, publisher, 0, &at) : 0);
+    struct stream_head *plain = &t->heads[HEAD_PLAIN];
+    size_t first = 1;
 
-    *s = (struct stream){
-        .topics = n, .publisher = publisher, .qos = qos, .payload_n = payload_n, .run = run};
-    s->heads = calloc(n, sizeof(*s->heads));
-    for (uint32_t i = 0; s->heads != NULL && i < n; i++) {
-        struct publish m = {
-            .topic = span_str(topics[i]), .packet_id = 1, .qos = qos, .retain = retain};
-        struct stream_head *h = &s->heads[i];
-
-        m.payload = (struct span){none, payload_n};
-        h->p = malloc(publish_size(v, qos, m.topic.n, 0, 0) + MQTT_MAX_FIXED_HEADER);
-        if (h->p == NULL) {
-            die("out of memory");
-        }
-        h->n = publish_encode_head(h->p, &m, SPAN_NULL, v, &h->packet_id_at);
+    m.payload = (struct span){none, form->payload_n};
+    head_init(plain, &m, form->version, props, 0, at);
+    while (plain->p[first++] & 0x80) {}
+    t->name = span_of(plain->p + first + 2, m.topic.n);
+    if (alias != 0) {
+        head_init(&t->heads[HEAD_ALIAS_SET], &m, form->version, props, alias, at);
+        m.topic = span_str("");
+        head_init(&t->heads[HEAD_ALIAS_ONLY], &m, form->version, props, alias, at);
     }
+}
+
+void stream_init(struct stream *s, const struct stream_form *form, const char *const *topics,
+                 uint32_t n, uint32_t publisher, uint32_t run)
+{
+    *s = (struct stream){.topics_n = n,
+                         .publisher = publisher,
+                         .qos = form->qos,
+                         .aliases = form->aliases,
+                         .payload_n = form->payload_n,
+                         .run = run};
+    s->topics = calloc(n, sizeof(*s->topics));
+    if (s->topics == NULL) {
+        die("out of memory");
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        topic_init(&s->topics[i], form, topics[i], publisher,
+                   i < form->aliases ? (uint16_t)(i + 1) : 0);
+    }
+}
+
+struct span stream_topic_of(const struct stream *s, uint64_t seq)
+{
+    return s->topics[seq % s->topics_n].name;
 }
 
 void stream_fini(struct stream *s)
 {
-    for (uint32_t i = 0; i < s->topics; i++) {
-        free(s->heads[i].p);
+    for (uint32_t i = 0; i < s->topics_n; i++) {
+        for (unsigned form = 0; form < HEAD_FORMS; form++) {
+            free(s->topics[i].heads[form].p);
+        }
     }
-    free(s->heads);
-    *s = (struct stream){.topics = 0};
+    free(s->topics);
+    *s = (struct stream){.topics_n = 0};
 }
 
 static uint16_t id_of(uint64_t seq)
@@ -77,10 +126,28 @@ static uint16_t id_of(uint64_t seq)
     return (uint16_t)(seq % (IDS - 1) + 1);
 }
 
+/* The head to send on this connection, which may set an alias. */
+static const struct stream_head *head_of(struct client *c, uint64_t seq)
+{
+    struct stream *s = &c->stream;
+    uint32_t at = (uint32_t)(seq % s->topics_n);
+    struct stream_topic *t = &s->topics[at];
+
+    if (at >= s->aliases || at >= c->alias_max) {
+        return &t->heads[HEAD_PLAIN];
+    }
+    if (!t->alias_known) {
+        t->alias_known = true;
+        return &t->heads[HEAD_ALIAS_SET];
+    }
+    s->by_alias++;
+    return &t->heads[HEAD_ALIAS_ONLY];
+}
+
 static void put_message(struct client *c, uint64_t seq, bool dup)
 {
+    const struct stream_head *h = head_of(c, seq);
     const struct stream *s = &c->stream;
-    const struct stream_head *h = &s->heads[seq % s->topics];
     struct stamp stamp = {s->run, s->publisher, seq, c->conn.loop->now_ns};
     uint8_t *p = conn_room(&c->conn, h->n + s->payload_n);
 
@@ -93,6 +160,9 @@ static void put_message(struct client *c, uint64_t seq, bool dup)
         if (dup) {
             p[0] |= 0x08;
         }
+    }
+    if (h->correlation_at != 0) {
+        extras_correlation(p + h->correlation_at, s->publisher, seq);
     }
     stamp_write(p + h->n, s->payload_n, &stamp);
     c->conn.out.n += h->n + s->payload_n;
@@ -177,6 +247,11 @@ static void on_publish(struct client *c, const struct frame *f)
         wrong(c, why);
         return;
     }
+    why = alias_resolve(&c->aliases, &m);
+    if (why != NULL) {
+        wrong(c, why);
+        return;
+    }
     c->received_n++;
     if (m.qos == 2 && !take_id(c, m.packet_id)) {
         c->repeats++;
@@ -253,6 +328,17 @@ static void on_ack(struct client *c, const struct frame *f)
     }
 }
 
+/* What the broker takes on this connection; no alias of an earlier one holds. */
+static void take_limits(struct client *c, const struct props *p)
+{
+    c->alias_max = p->topic_alias_maximum;
+    c->receive_max = props_has(p, PROP_RECEIVE_MAXIMUM) ? p->receive_maximum : UINT16_MAX;
+    for (uint32_t i = 0; i < c->stream.topics_n; i++) {
+        c->stream.topics[i].alias_known = false;
+    }
+    alias_forget(&c->aliases);
+}
+
 static void on_connack(struct client *c, const struct frame *f)
 {
     struct connack a;
@@ -267,6 +353,7 @@ static void on_connack(struct client *c, const struct frame *f)
         return;
     }
     c->state = CLIENT_UP;
+    take_limits(c, &a.props);
     if (c->version == MQTT_3_1 ? c->clean : !a.session_present) { /* 3.1 cannot tell */
         client_forget(c);
     }
@@ -374,14 +461,17 @@ static void on_opened(struct conn *conn)
                         .client_id = span_str(c->id),
                         .will = c->will};
     size_t cap = 128 + m.client_id.n + c->will.topic.n + c->will.payload.n;
-    uint8_t expiry[8];
+    uint8_t props[16];
     uint8_t *p = conn_room(conn, cap);
-    size_t n;
+    size_t n = 0;
 
     if (c->version == MQTT_5 && !c->clean) {
-        m.props.raw =
-            span_of(expiry, prop_put_u32(expiry, PROP_SESSION_EXPIRY, MQTT_SESSION_NEVER_EXPIRES));
+        n += prop_put_u32(props, PROP_SESSION_EXPIRY, MQTT_SESSION_NEVER_EXPIRES);
     }
+    if (c->version == MQTT_5 && c->aliases.max > 0) {
+        n += prop_put_u16(props + n, PROP_TOPIC_ALIAS_MAXIMUM, c->aliases.max);
+    }
+    m.props.raw = span_of(props, n);
     n = connect_encode(p, cap, &m);
     if (n == 0) {
         die("CONNECT does not fit");
@@ -412,7 +502,9 @@ bool client_open(struct client *c, struct loop *l, const struct address *to)
 void client_subscribe(struct client *c, const char *const *filters, uint32_t n, uint8_t qos)
 {
     struct subscribe_item items[16];
-    size_t cap = 16;
+    uint8_t props[8];
+    size_t props_n = 0;
+    size_t cap = 16 + sizeof(props);
     size_t used;
 
     if (n > sizeof(items) / sizeof(items[0])) {
@@ -422,7 +514,11 @@ void client_subscribe(struct client *c, const char *const *filters, uint32_t n, 
         items[i] = (struct subscribe_item){.filter = span_str(filters[i]), .qos = qos};
         cap += items[i].filter.n + 3;
     }
-    used = subscribe_encode(conn_room(&c->conn, cap), cap, c->version, SUB_ID, SPAN_NULL, items, n);
+    if (c->version == MQTT_5 && c->subscription_id != 0) {
+        props_n = prop_put_varint(props, PROP_SUBSCRIPTION_ID, c->subscription_id);
+    }
+    used = subscribe_encode(conn_room(&c->conn, cap), cap, c->version, SUB_ID,
+                            span_of(props, props_n), items, n);
     if (used == 0) {
         die("SUBSCRIBE does not fit");
     }
@@ -454,5 +550,6 @@ void client_fini(struct client *c)
     conn_close(&c->conn, false);
     c->state = CLIENT_CLOSED;
     client_forget(c);
+    alias_forget(&c->aliases);
     stream_fini(&c->stream);
 }

@@ -17,6 +17,7 @@
 #ifndef NOCTULE_BENCH_CLIENT_H
 #define NOCTULE_BENCH_CLIENT_H
 
+#include "bench/load/alias.h"
 #include "bench/load/loop.h"
 #include "server/codec/connect.h"
 #include "server/codec/publish.h"
@@ -40,18 +41,43 @@ enum client_state {
     CLIENT_UP,
 };
 
-/* What goes in front of each payload. */
+/* What goes in front of each payload, encoded once; the numbers are put in for each message. */
 struct stream_head {
     uint8_t *p; /* fixed header, topic, identifier, properties */
     size_t n;
     size_t packet_id_at;
+    size_t correlation_at; /* 0: no correlation data */
+};
+
+enum head_form {
+    HEAD_PLAIN,
+    HEAD_ALIAS_SET, /* topic and alias */
+    HEAD_ALIAS_ONLY,
+    HEAD_FORMS,
+};
+
+struct stream_topic {
+    struct span name;                     /* within the plain head */
+    struct stream_head heads[HEAD_FORMS]; /* the last two for the first `aliases` topics */
+    bool alias_known;                     /* set on this connection */
+};
+
+/* How a stream's messages look. */
+struct stream_form {
+    enum mqtt_version version;
+    uint8_t qos;
+    bool retain;
+    bool properties;  /* extras.h, v5 */
+    uint16_t aliases; /* so many of the topics get an alias if the broker takes as many, v5 */
+    uint32_t payload_n;
 };
 
 struct stream {
-    struct stream_head *heads; /* message s goes to topic s % topics */
-    uint32_t topics;
+    struct stream_topic *topics; /* message s goes to topic s % topics_n */
+    uint32_t topics_n;
     uint32_t publisher; /* stamped into each payload */
     uint8_t qos;
+    uint16_t aliases;
     uint32_t payload_n;
     uint32_t run; /* id of this run */
     /* done <= received <= next. QoS 0: all the same. QoS 1: done = received. */
@@ -59,6 +85,7 @@ struct stream {
     uint64_t received; /* QoS 2: PUBRECs that came */
     uint64_t done;     /* acknowledged to the end */
     uint64_t resumes;  /* how often the unacknowledged were sent again */
+    uint64_t by_alias; /* messages sent with the alias alone */
 };
 
 struct client {
@@ -70,7 +97,11 @@ struct client {
     uint64_t *taken;  /* incoming QoS 2 identifiers between PUBREC and PUBREL, a bit each; made when
                          needed */
     uint64_t repeats; /* QoS 2 repetitions suppressed */
-    uint64_t received_n; /* PUBLISH packets, all */
+    uint64_t received_n;        /* PUBLISH packets, all */
+    struct alias_table aliases; /* the broker's; .max is announced (v5) */
+    uint32_t subscription_id;   /* v5: goes with SUBSCRIBE, 0: none */
+    uint16_t alias_max;         /* v5: the broker's, from CONNACK */
+    uint16_t receive_max;       /* the broker's: unacknowledged messages of QoS > 0 it takes */
     struct connect_will will;
     enum client_state state;
     enum mqtt_version version;
@@ -90,9 +121,11 @@ struct stamp {
 /* false: not one of ours, or bytes changed on the way. */
 bool stamp_read(struct stamp *out, struct span payload);
 
-/* topics: names, copied. Message sizes are payload_n from then on. */
-void stream_init(struct stream *s, enum mqtt_version v, const char *const *topics, uint32_t n,
-                 uint8_t qos, bool retain, uint32_t payload_n, uint32_t publisher, uint32_t run);
+/* topics: names, copied. */
+void stream_init(struct stream *s, const struct stream_form *form, const char *const *topics,
+                 uint32_t n, uint32_t publisher, uint32_t run);
+/* The topic of a message. */
+struct span stream_topic_of(const struct stream *s, uint64_t seq);
 void stream_fini(struct stream *s);
 
 /* Starts to connect; connected() or closed() tells. Without a client id of its own: c->id = "". */

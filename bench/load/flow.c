@@ -7,7 +7,6 @@
  * repetition: nobody reconnects here, so QoS 0 and 1 are as strict as QoS 2.
  */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "bench/load/bench.h"
@@ -67,16 +66,13 @@ static void sub_connected(struct client *c, bool session_present)
 {
     struct flow *f = flow_of_subscriber(c);
     struct run *run = run_of(c);
+    uint32_t at = (uint32_t)(c - f->subscribers.clients);
     char filter[64];
     const char *filters[1] = {filter};
 
     (void)session_present;
-    if (f->pairs) {
-        snprintf(filter, sizeof(filter), "bench/%08x/%u", run->id,
-                 (uint32_t)(c - f->subscribers.clients));
-    } else {
-        snprintf(filter, sizeof(filter), "bench/%08x/+", run->id);
-    }
+    publisher_filter(filter, sizeof(filter), run, f->pairs ? at : ALL_PUBLISHERS);
+    c->subscription_id = run->o->properties ? at + 1 : 0;
     client_subscribe(c, filters, 1, run->o->qos);
 }
 
@@ -103,9 +99,7 @@ static bool check(struct flow *f, struct client *c, const struct stamp *s, const
         *next = s->seq;
     }
     (*next)++;
-    if (m->qos != run->o->qos || m->retain || m->payload.n != run->o->payload_n) {
-        run_fail(run, "%s: QoS %u, retain %d, %zu bytes", c->id, m->qos, m->retain, m->payload.n);
-    }
+    message_check(run, c, m, s, &f->publishers.clients[s->publisher].stream);
     return true;
 }
 
@@ -147,12 +141,7 @@ static void flow_init(struct flow *f, struct run *run)
     herd_init(&f->publishers, run, o->publishers, "p", &pub_ops);
     herd_init(&f->subscribers, run, o->subscribers, "s", &sub_ops);
     for (uint32_t i = 0; i < o->publishers; i++) {
-        char topic[64];
-        const char *topics[1] = {topic};
-
-        snprintf(topic, sizeof(topic), "bench/%08x/%u", run->id, i);
-        stream_init(&f->publishers.clients[i].stream, o->version, topics, 1, o->qos, false,
-                    o->payload_n, i, run->id);
+        publisher_stream(&f->publishers.clients[i], run, i);
     }
 }
 
@@ -167,14 +156,13 @@ static void flow_fini(struct flow *f)
 /* Fills every window; true when all that was sent is acknowledged and received. */
 static bool flow_send(struct flow *f, struct run *run, bool more)
 {
-    uint32_t window = run->o->window;
     bool all_through = true;
 
     for (uint32_t i = 0; i < f->publishers.n; i++) {
         struct client *c = &f->publishers.clients[i];
         struct stream *s = &c->stream;
         uint64_t through = f->received[i] / f->receivers;
-        uint64_t end = (s->done < through ? s->done : through) + window;
+        uint64_t end = (s->done < through ? s->done : through) + publisher_window(c, run);
 
         if (more && c->conn.fd >= 0) {
             if (f->limit != 0 && end > f->limit) {
@@ -213,16 +201,6 @@ static void flow_loop(struct flow *f, struct run *run)
     }
 }
 
-/* What comes after everything has come is doubled. */
-static void flow_linger(struct run *run)
-{
-    uint64_t end = clock_ns() + 100u * 1000000u;
-
-    while (clock_ns() < end) {
-        loop_turn(&run->loop, 10);
-    }
-}
-
 void flow_run(struct run *run)
 {
     struct flow f;
@@ -235,8 +213,9 @@ void flow_run(struct run *run)
         run_measure_begin(run);
         flow_loop(&f, run);
         run_measure_end(run);
-        flow_linger(run);
+        run_linger(run);
     }
+    note_aliases(run, &f.publishers, &f.subscribers);
     for (uint32_t i = 0; i < f.publishers.n; i++) {
         run->r.sent += f.publishers.clients[i].stream.next;
         client_close(&f.publishers.clients[i], true);

@@ -20,8 +20,12 @@ void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
         struct client *c = &h->clients[i];
 
         snprintf(h->ids[i], sizeof(h->ids[i]), "%.8s-%08x-%u", prefix, run->id, i);
-        *c = (struct client){
-            .ops = ops, .owner = h, .id = h->ids[i], .version = run->o->version, .clean = !run->o->durable};
+        *c = (struct client){.ops = ops,
+                             .owner = h,
+                             .id = h->ids[i],
+                             .version = run->o->version,
+                             .clean = !run->o->durable};
+        c->aliases.max = run->o->aliases;
         c->conn.fd = -1;
     }
 }

@@ -39,6 +39,10 @@ static const char help[] =
     "  -l, --payload BYTES  at least 24 (64)\n"
     "  -c, --count N        messages per publisher instead of a time\n"
     "  -s, --seconds T      (5)\n"
+    "      --alias N        5.0: topic aliases, up to N each way; publishers then have N + 2 "
+    "topics\n"
+    "      --properties     5.0: every message carries content type, user properties, correlation\n"
+    "                       data and expiry, subscriptions an identifier; all are checked\n"
     "  -r, --rate R         chaos: messages per second and publisher (200)\n"
     "      --timeout T      give up after T seconds without progress (10)\n"
     "      --seed N         chaos: the same decisions again (from the clock)\n"
@@ -64,6 +68,8 @@ static const struct option long_options[] = {{"host", required_argument, NULL, '
                                              {"timeout", required_argument, NULL, 't'},
                                              {"seed", required_argument, NULL, 'e'},
                                              {"pid", required_argument, NULL, 'i'},
+                                             {"alias", required_argument, NULL, 'a'},
+                                             {"properties", no_argument, NULL, 'o'},
                                              {"durable", no_argument, NULL, 'd'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"verbose", no_argument, NULL, 'v'},
@@ -143,6 +149,12 @@ static void set_option(struct options *o, int key, const char *v)
     case 'i':
         o->pid = (pid_t)number(v, 1, INT32_MAX);
         return;
+    case 'a':
+        o->aliases = (uint16_t)number(v, 1, 1000);
+        return;
+    case 'o':
+        o->properties = true;
+        return;
     case 'd':
         o->durable = true;
         return;
@@ -184,6 +196,9 @@ static void parse(struct options *o, int argc, char **argv)
         exit(2);
     }
     o->scenario = argv[optind];
+    if ((o->aliases > 0 || o->properties) && o->version != MQTT_5) {
+        die("--alias and --properties need --version 5");
+    }
 }
 
 static void raise_descriptor_limit(void)
@@ -199,11 +214,12 @@ static void raise_descriptor_limit(void)
 static const struct scenario {
     const char *name;
     void (*run)(struct run *run);
-} scenarios[] = {{"p2p", flow_run},
-                 {"fanout", flow_run},
-                 {"fanin", flow_run},
-                 {"idle", idle_run},
-                 {"chaos", chaos_run}};
+    bool takes_v5; /* --alias and --properties */
+} scenarios[] = {{"p2p", flow_run, true},
+                 {"fanout", flow_run, true},
+                 {"fanin", flow_run, true},
+                 {"idle", idle_run, false},
+                 {"chaos", chaos_run, false}};
 
 static const struct scenario *scenario_find(const char *name)
 {
@@ -237,6 +253,9 @@ int main(int argc, char **argv)
 
     parse(&o, argc, argv);
     s = scenario_find(o.scenario);
+    if ((o.aliases > 0 || o.properties) && !s->takes_v5) {
+        die("%s: --alias and --properties are not for it", o.scenario);
+    }
     set_roles(&o);
     raise_descriptor_limit();
     run.o = &o;

@@ -8,9 +8,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import wire  # noqa: E402
 from broker import *  # noqa: E402,F403
 
 BENCH = os.environ.get("NOCTULE_BENCH", os.path.join(ROOT, "build", "dev", "bin", "noctule-bench"))
@@ -27,11 +29,19 @@ def scaled(n, least=1):
 class LoadTest(unittest.TestCase):
     config = CONFIG
 
-    def bench(self, *args, fails=False):
+    def bench(self, *args, fails=False, meddle=None):
+        """meddle(broker) runs beside the generator and spoils its run."""
         with Broker(self.config, args=()) as b:
-            done = subprocess.run([BENCH, "--port", str(b.port), "--pid", str(b.pid), "--json",
-                                   "--timeout", str(10 * SLOW)] + list(args),
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=110 * SLOW)
+            meddler = threading.Thread(target=meddle, args=(b,)) if meddle else None
+            if meddler:
+                meddler.start()
+            try:
+                done = subprocess.run([BENCH, "--port", str(b.port), "--pid", str(b.pid), "--json",
+                                       "--timeout", str(10 * SLOW)] + list(args),
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=110 * SLOW)
+            finally:
+                if meddler:
+                    meddler.join()
             sys.stderr.write(done.stdout.decode() + done.stderr.decode())
             self.assertEqual(done.returncode, 1 if fails else 0)
             result = json.loads(done.stdout)
@@ -88,6 +98,49 @@ class Fan(LoadTest):
         got = self.bench("fanin", "--publishers", scaled(20, 8), "--subscribers", scaled(20, 8), "--qos", "1",
                          "--count", scaled(300), "--window", "10")
         self.assertEqual(got["delivered"], got["sent"] * got["subscribers"])
+
+
+class V5(LoadTest):
+    """Topic aliases both ways, properties and subscription identifiers, in pairs over the shards."""
+
+    args = ("p2p", "--version", "5", "--alias", "10", "--properties", "--window", "50")
+
+    def pairs(self, qos, count):
+        got = self.bench(*self.args, "--clients", scaled(50, 8), "--qos", qos, "--count", scaled(count, 50))
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
+        # Of twelve topics ten have an alias; each is set once.
+        each = int(scaled(count, 50)) * 10 // 12 - 12
+        for way in ("sent_by_alias", "received_by_alias"):
+            self.assertGreaterEqual(got[way], each * got["publishers"], way)
+
+    def test_qos_0(self):
+        self.pairs("0", 4000)
+
+    def test_qos_1(self):
+        self.pairs("1", 2000)
+
+    def test_qos_2(self):
+        self.pairs("2", 1000)
+
+    def test_more_topics_than_aliases(self):
+        """One receiver of all: the broker has ten aliases for some hundred topics."""
+        got = self.bench("fanin", *self.args[1:], "--publishers", scaled(50, 8), "--subscribers", "2", "--qos", "1",
+                         "--count", scaled(400, 50))
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * 2, 0))
+        self.assertGreater(got["received_by_alias"], 0)
+        self.assertLess(got["received_by_alias"], got["delivered"] / 2)
+
+    def test_changed_properties_are_found(self):
+        """Somebody sends a message of the run again, with other properties."""
+        def meddle(broker):
+            with broker.connect("meddler", version=5) as c:
+                c.subscribe(("bench/#", 0))
+                got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+                c.send(wire.publish(got.topic, got.payload, version=5, props=wire.props((0x03, "text/plain"))))
+                c.expect_type(wire.PUBLISH)
+
+        got = self.bench(*self.args, "--seconds", str(5 * SLOW), fails=True, meddle=meddle)
+        self.assertRegex(got["complaints"], "content type changed")
 
 
 class Idle(LoadTest):
