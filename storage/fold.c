@@ -800,7 +800,7 @@ static bool is_due(const struct durable *d, int64_t *due_ms)
     const int64_t age = health == ST_NOSPACE && d->o.fold_ms > 1000 ? 1000 : d->o.fold_ms;
 
     *due_ms = now + (health == ST_NOSPACE ? 1000 : 60000);
-    if (d->cur->last == 0 || d->fold_paused > 0 || health == ST_IO) {
+    if (d->cur->last == 0 || d->cur->partial || d->fold_paused > 0 || health == ST_IO) {
         return false;
     }
     if (d->fold_stop || d->fold_force || d->cur->bytes >= d->o.fold_bytes ||

@@ -426,6 +426,7 @@ static bool keep_buffer(struct gen *g, uint8_t *buf)
 enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
 {
     struct group group;
+    enum gen_rc rc;
 
     if (!keep_buffer(g, buf)) {
         return GEN_NOMEM;
@@ -440,7 +441,9 @@ enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
     g->next_key = next_key;
     g->bytes += n;
     g->records += group.records;
-    return add_records(g, buf + GROUP_HEADER, buf + n, group.records);
+    rc = add_records(g, buf + GROUP_HEADER, buf + n, group.records);
+    g->partial = rc != GEN_OK;
+    return rc;
 }
 
 void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg)

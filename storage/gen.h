@@ -73,6 +73,7 @@ struct gen {
     int64_t born_ms;   /* monotonic: when the first group came */
     uint64_t next_key; /* of the journal, behind the last group */
     uint64_t bytes, records;
+    bool partial;                  /* no memory for all of a group: folding it would split units */
     struct gen_session **sessions; /* open addressing, by id */
     uint32_t nsessions, sessions_cap;
     struct gen_named **named; /* open addressing */

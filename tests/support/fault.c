@@ -2,6 +2,7 @@
 #include "tests/support/fault.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
 void *__real_malloc(size_t n);
@@ -18,6 +19,10 @@ static _Thread_local unsigned left; /* allocations until the one that fails; 0: 
 static _Thread_local bool for_good;
 static _Thread_local bool struck;
 
+static _Thread_local bool exempt; /* armed the others */
+static _Atomic long others_left;  /* as `left`; below 1: disarmed */
+static _Atomic bool others_struck;
+
 void fault_set(unsigned n)
 {
     left = n;
@@ -31,16 +36,36 @@ void fault_set_from(unsigned n)
     for_good = true;
 }
 
+void fault_set_others(unsigned n)
+{
+    fault_set(0);
+    exempt = true;
+    atomic_store(&others_struck, false);
+    atomic_store(&others_left, (long)n);
+}
+
 bool fault_clear(void)
 {
     left = 0;
-    return struck;
+    exempt = false;
+    atomic_store(&others_left, 0);
+    return atomic_exchange(&others_struck, false) || struck;
+}
+
+static bool is_due_elsewhere(void)
+{
+    if (exempt || atomic_load(&others_left) <= 0 || atomic_fetch_sub(&others_left, 1) != 1) {
+        return false;
+    }
+    atomic_store(&others_struck, true);
+    errno = ENOMEM;
+    return true;
 }
 
 static bool is_due(void)
 {
     if (left == 0 || (left > 1 && left-- > 0)) {
-        return false;
+        return is_due_elsewhere();
     }
     if (!for_good) {
         left = 0;

@@ -10,7 +10,8 @@
  *         ... rc says so, nothing has changed ...
  *     }
  *
- * Threads    counts the allocations of the thread that armed it only.
+ * Threads    counts the allocations of the thread that armed it only; fault_set_others() those of
+ * all the others, for what has threads of its own. Arm and clear on one thread.
  */
 #ifndef NOCTULE_TESTS_FAULT_H
 #define NOCTULE_TESTS_FAULT_H
@@ -22,6 +23,9 @@ void fault_set(unsigned n);
 
 /* As fault_set(), but every allocation from the n-th on fails. */
 void fault_set_from(unsigned n);
+
+/* As fault_set(), but counts and fails on all threads together but this one. */
+void fault_set_others(unsigned n);
 
 /* Disarms; whether an allocation was failed. */
 bool fault_clear(void);
