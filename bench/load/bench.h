@@ -26,6 +26,7 @@ struct options {
     double timeout_s; /* silence after which a run is given up */
     uint64_t seed;
     pid_t pid;        /* of the broker, 0: not measured */
+    uint32_t groups;  /* shared */
     uint16_t aliases; /* topic aliases per publisher, and offered to the broker */
     bool properties;  /* extras.h on every message */
     bool durable;     /* clients have durable sessions */
@@ -67,26 +68,8 @@ void run_fail(struct run *run, const char *format, ...) __attribute__((format(pr
 void run_measure_begin(struct run *run);
 void run_measure_end(struct run *run);
 
-/* What publishers and subscribers of the closed-loop scenarios have in common (common.c). */
-
-/* Publisher i's stream: topics bench/RUN/i, under --alias bench/RUN/i/k with more topics than
- * aliases, so that both kinds of message take turns. */
-void publisher_stream(struct client *c, struct run *run, uint32_t i);
-/* A filter for publisher i, or for all if i is ALL_PUBLISHERS. */
-#define ALL_PUBLISHERS UINT32_MAX
-void publisher_filter(char *out, size_t cap, const struct run *run, uint32_t i);
-/* What --window allows, and the broker's receive maximum. */
-uint32_t publisher_window(const struct client *c, const struct run *run);
-/* Counts a failed check where a message other than its number is not what was sent. */
-void message_check(struct run *run, const struct client *c, const struct publish *m,
-                   const struct stamp *s, const struct stream *from);
-/* Nothing may come any more: what does is doubled. */
-void run_linger(struct run *run);
-/* Notes: how often an alias stood for a topic, each way. */
-struct herd;
-void note_aliases(struct run *run, const struct herd *publishers, const struct herd *subscribers);
-
 void flow_run(struct run *run); /* p2p, fanout, fanin */
+void shared_run(struct run *run);
 void idle_run(struct run *run);
 void chaos_run(struct run *run);
 

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* common.c - what the closed-loop scenarios share: topics, streams, the look of a message. */
+#include "bench/load/common.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bench/load/bench.h"
 #include "bench/load/extras.h"
-#include "bench/load/herd.h"
 
 #define TOPIC_MAX 64u
 
@@ -49,12 +48,35 @@ void publisher_filter(char *out, size_t cap, const struct run *run, uint32_t i)
     }
 }
 
-uint32_t publisher_window(const struct client *c, const struct run *run)
+struct run *herd_run(struct client *c)
 {
-    uint32_t window = run->o->window;
-
-    return run->o->qos > 0 && c->receive_max < window ? c->receive_max : window;
+    return ((struct herd *)c->owner)->run;
 }
+
+void herd_wrong(struct client *c, const char *what)
+{
+    run_fail(herd_run(c), "%s: %s", c->id, what);
+}
+
+void herd_none(struct client *c)
+{
+    (void)c;
+}
+
+static void publisher_connected(struct client *c, bool session_present)
+{
+    (void)session_present;
+    herd_up(c->owner);
+}
+
+static void publisher_message(struct client *c, const struct publish *m)
+{
+    (void)m;
+    herd_wrong(c, "a message to one who subscribed to nothing");
+}
+
+const struct client_ops herd_publisher_ops = {publisher_connected, herd_none,  publisher_message,
+                                              herd_none,           herd_wrong, herd_wrong};
 
 void message_check(struct run *run, const struct client *c, const struct publish *m,
                    const struct stamp *s, const struct stream *from)
@@ -83,7 +105,83 @@ void message_check(struct run *run, const struct client *c, const struct publish
     }
 }
 
-void run_linger(struct run *run)
+void run_delivered(struct run *run, const struct stamp *s)
+{
+    run->r.delivered++;
+    run->last_event_ns = run->loop.now_ns;
+    histogram_add(&run->r.latency, run->loop.now_ns - s->time_ns);
+}
+
+/* --- the run --- */
+
+bool herd_pair_up(struct herd *receivers, struct herd *publishers)
+{
+    struct run *run = receivers->run;
+
+    herd_connect(receivers);
+    herd_connect(publishers);
+    run->r.connections = publishers->up + receivers->up;
+    return run->r.failures == 0;
+}
+
+static uint32_t window_of(const struct client *c, const struct options *o)
+{
+    return o->qos > 0 && c->receive_max < o->window ? c->receive_max : o->window;
+}
+
+/* Fills the publisher's window; true when all it sent is acknowledged and through. */
+static bool publisher_send(struct client *c, const struct options *o, uint64_t through, bool more)
+{
+    struct stream *s = &c->stream;
+    uint64_t end = (s->done < through ? s->done : through) + window_of(c, o);
+
+    if (o->count != 0 && end > o->count) {
+        end = o->count;
+    }
+    while (more && c->conn.fd >= 0 && s->next < end) {
+        client_publish(c);
+    }
+    return s->done == s->next && through == s->next;
+}
+
+static bool all_send(struct herd *publishers, through_fn through, const void *context, bool more)
+{
+    struct run *run = publishers->run;
+    bool all = true;
+
+    for (uint32_t i = 0; i < publishers->n; i++) {
+        if (!publisher_send(&publishers->clients[i], run->o, through(context, i), more)) {
+            all = false;
+        }
+    }
+    loop_flush(&run->loop);
+    return all;
+}
+
+static void send_and_receive(struct herd *publishers, through_fn through, const void *context)
+{
+    struct run *run = publishers->run;
+    uint64_t end = clock_ns() + (uint64_t)(run->o->seconds * 1e9);
+    uint64_t patience = (uint64_t)(run->o->timeout_s * 1e9);
+    bool by_count = run->o->count != 0;
+    bool more = true;
+
+    run->last_event_ns = clock_ns();
+    while (run->r.failures == 0) {
+        bool all = all_send(publishers, through, context, more);
+
+        if (all && (!more || by_count)) {
+            break;
+        }
+        loop_turn(&run->loop, 100);
+        more = by_count || run->loop.now_ns < end;
+        if (run->loop.now_ns - run->last_event_ns > patience) {
+            run_fail(run, "no message for %.0f s: something is lost", run->o->timeout_s);
+        }
+    }
+}
+
+static void linger(struct run *run)
 {
     uint64_t end = clock_ns() + 100u * 1000000u;
 
@@ -92,21 +190,46 @@ void run_linger(struct run *run)
     }
 }
 
-void note_aliases(struct run *run, const struct herd *publishers, const struct herd *subscribers)
+void closed_loop(struct herd *publishers, through_fn through, const void *context)
+{
+    struct run *run = publishers->run;
+
+    run_measure_begin(run);
+    send_and_receive(publishers, through, context);
+    run_measure_end(run);
+    linger(run);
+}
+
+/* How often an alias stood for a topic, each way. */
+static void note_aliases(struct run *run, const struct herd *receivers,
+                         const struct herd *publishers)
 {
     size_t used = strlen(run->r.notes);
-    uint64_t in = 0;
-    uint64_t out = 0;
+    uint64_t sent = 0;
+    uint64_t received = 0;
 
-    if (run->o->aliases == 0) {
-        return;
-    }
     for (uint32_t i = 0; i < publishers->n; i++) {
-        in += publishers->clients[i].stream.by_alias;
+        sent += publishers->clients[i].stream.by_alias;
     }
-    for (uint32_t i = 0; i < subscribers->n; i++) {
-        out += subscribers->clients[i].aliases.used;
+    for (uint32_t i = 0; i < receivers->n; i++) {
+        received += receivers->clients[i].aliases.used;
     }
     snprintf(run->r.notes + used, sizeof(run->r.notes) - used,
-             ",\"sent_by_alias\":%" PRIu64 ",\"received_by_alias\":%" PRIu64, in, out);
+             ",\"sent_by_alias\":%" PRIu64 ",\"received_by_alias\":%" PRIu64, sent, received);
+}
+
+void herd_pair_end(struct herd *receivers, struct herd *publishers)
+{
+    struct run *run = receivers->run;
+
+    if (run->o->aliases > 0) {
+        note_aliases(run, receivers, publishers);
+    }
+    for (uint32_t i = 0; i < publishers->n; i++) {
+        run->r.sent += publishers->clients[i].stream.next;
+        client_close(&publishers->clients[i], true);
+    }
+    for (uint32_t i = 0; i < receivers->n; i++) {
+        client_close(&receivers->clients[i], true);
+    }
 }

@@ -9,8 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "bench/load/bench.h"
-#include "bench/load/herd.h"
+#include "bench/load/common.h"
 
 struct flow {
     struct herd publishers;
@@ -19,7 +18,6 @@ struct flow {
     uint32_t receivers; /* of each message */
     uint64_t *next;     /* [subscriber][publisher], pairs: [subscriber]; the number expected */
     uint64_t *received; /* [publisher]: deliveries over all receivers */
-    uint64_t limit;     /* numbers up to this are sent */
 };
 
 /* A client's owner is its herd, which lies in the flow. */
@@ -28,44 +26,12 @@ static struct flow *flow_of_subscriber(struct client *c)
     return (struct flow *)((char *)c->owner - offsetof(struct flow, subscribers));
 }
 
-static struct run *run_of(struct client *c)
-{
-    return ((struct herd *)c->owner)->run;
-}
-
-static void on_wrong(struct client *c, const char *what)
-{
-    run_fail(run_of(c), "%s: %s", c->id, what);
-}
-
-static void on_none(struct client *c)
-{
-    (void)c;
-}
-
-/* --- publishers --- */
-
-static void pub_connected(struct client *c, bool session_present)
-{
-    (void)session_present;
-    herd_up(c->owner);
-}
-
-static void pub_message(struct client *c, const struct publish *m)
-{
-    (void)m;
-    on_wrong(c, "a message to one who subscribed to nothing");
-}
-
-static const struct client_ops pub_ops = {pub_connected, on_none,  pub_message,
-                                          on_none,       on_wrong, on_wrong};
-
 /* --- subscribers --- */
 
 static void sub_connected(struct client *c, bool session_present)
 {
     struct flow *f = flow_of_subscriber(c);
-    struct run *run = run_of(c);
+    struct run *run = herd_run(c);
     uint32_t at = (uint32_t)(c - f->subscribers.clients);
     char filter[64];
     const char *filters[1] = {filter};
@@ -84,7 +50,7 @@ static void sub_subscribed(struct client *c)
 /* True when message s of publisher p is what this subscriber has to get now. */
 static bool check(struct flow *f, struct client *c, const struct stamp *s, const struct publish *m)
 {
-    struct run *run = run_of(c);
+    struct run *run = herd_run(c);
     uint32_t at = (uint32_t)(c - f->subscribers.clients);
     uint64_t *next;
 
@@ -106,24 +72,22 @@ static bool check(struct flow *f, struct client *c, const struct stamp *s, const
 static void sub_message(struct client *c, const struct publish *m)
 {
     struct flow *f = flow_of_subscriber(c);
-    struct run *run = run_of(c);
+    struct run *run = herd_run(c);
     struct stamp s;
 
     if (!stamp_read(&s, m->payload)) {
-        on_wrong(c, "payload damaged");
+        herd_wrong(c, "payload damaged");
         return;
     }
     if (!check(f, c, &s, m)) {
         return;
     }
     f->received[s.publisher]++;
-    run->r.delivered++;
-    run->last_event_ns = run->loop.now_ns;
-    histogram_add(&run->r.latency, run->loop.now_ns - s.time_ns);
+    run_delivered(run, &s);
 }
 
 static const struct client_ops sub_ops = {sub_connected, sub_subscribed, sub_message,
-                                          on_none,       on_wrong,       on_wrong};
+                                          herd_none,     herd_wrong,     herd_wrong};
 
 /* --- the run --- */
 
@@ -131,14 +95,14 @@ static void flow_init(struct flow *f, struct run *run)
 {
     const struct options *o = run->o;
 
-    *f = (struct flow){.pairs = strcmp(o->scenario, "p2p") == 0, .limit = o->count};
+    *f = (struct flow){.pairs = strcmp(o->scenario, "p2p") == 0};
     f->receivers = f->pairs ? 1 : o->subscribers;
     f->next = calloc((size_t)o->subscribers * (f->pairs ? 1 : o->publishers), sizeof(*f->next));
     f->received = calloc(o->publishers, sizeof(*f->received));
     if (f->next == NULL || f->received == NULL) {
         die("out of memory");
     }
-    herd_init(&f->publishers, run, o->publishers, "p", &pub_ops);
+    herd_init(&f->publishers, run, o->publishers, "p", &herd_publisher_ops);
     herd_init(&f->subscribers, run, o->subscribers, "s", &sub_ops);
     for (uint32_t i = 0; i < o->publishers; i++) {
         publisher_stream(&f->publishers.clients[i], run, i);
@@ -153,52 +117,12 @@ static void flow_fini(struct flow *f)
     free(f->received);
 }
 
-/* Fills every window; true when all that was sent is acknowledged and received. */
-static bool flow_send(struct flow *f, struct run *run, bool more)
+/* The numbers of a publisher below this came to every receiver. */
+static uint64_t through(const void *context, uint32_t publisher)
 {
-    bool all_through = true;
+    const struct flow *f = context;
 
-    for (uint32_t i = 0; i < f->publishers.n; i++) {
-        struct client *c = &f->publishers.clients[i];
-        struct stream *s = &c->stream;
-        uint64_t through = f->received[i] / f->receivers;
-        uint64_t end = (s->done < through ? s->done : through) + publisher_window(c, run);
-
-        if (more && c->conn.fd >= 0) {
-            if (f->limit != 0 && end > f->limit) {
-                end = f->limit;
-            }
-            while (s->next < end) {
-                client_publish(c);
-            }
-        }
-        if (s->done < s->next || f->received[i] < s->next * f->receivers) {
-            all_through = false;
-        }
-    }
-    loop_flush(&run->loop);
-    return all_through;
-}
-
-static void flow_loop(struct flow *f, struct run *run)
-{
-    uint64_t end = clock_ns() + (uint64_t)(run->o->seconds * 1e9);
-    uint64_t patience = (uint64_t)(run->o->timeout_s * 1e9);
-    bool more = true;
-
-    run->last_event_ns = clock_ns();
-    while (run->r.failures == 0) {
-        bool through = flow_send(f, run, more);
-
-        if (through && (!more || f->limit != 0)) {
-            break;
-        }
-        loop_turn(&run->loop, 100);
-        more = f->limit != 0 || run->loop.now_ns < end;
-        if (run->loop.now_ns - run->last_event_ns > patience) {
-            run_fail(run, "no message for %.0f s: something is lost", run->o->timeout_s);
-        }
-    }
+    return f->received[publisher] / f->receivers;
 }
 
 void flow_run(struct run *run)
@@ -206,22 +130,9 @@ void flow_run(struct run *run)
     struct flow f;
 
     flow_init(&f, run);
-    herd_connect(&f.subscribers);
-    herd_connect(&f.publishers);
-    run->r.connections = f.publishers.up + f.subscribers.up;
-    if (run->r.failures == 0) {
-        run_measure_begin(run);
-        flow_loop(&f, run);
-        run_measure_end(run);
-        run_linger(run);
+    if (herd_pair_up(&f.subscribers, &f.publishers)) {
+        closed_loop(&f.publishers, through, &f);
     }
-    note_aliases(run, &f.publishers, &f.subscribers);
-    for (uint32_t i = 0; i < f.publishers.n; i++) {
-        run->r.sent += f.publishers.clients[i].stream.next;
-        client_close(&f.publishers.clients[i], true);
-    }
-    for (uint32_t i = 0; i < f.subscribers.n; i++) {
-        client_close(&f.subscribers.clients[i], true);
-    }
+    herd_pair_end(&f.subscribers, &f.publishers);
     flow_fini(&f);
 }

@@ -21,6 +21,9 @@ static const char help[] =
     "  p2p      -n pairs: publisher i to subscriber i\n"
     "  fanout   -P publishers (1), each message to -S subscribers\n"
     "  fanin    -P publishers to -S subscribers (1)\n"
+    "  shared   -P publishers (10) to -S members (8) of -g shared groups (1): each message once "
+    "to\n"
+    "           each group; fails when some member of a group gets less than 90 % of another\n"
     "  idle     -n connections that do nothing: memory for each (needs --pid)\n"
     "  chaos    a mixed load whose clients come, go, resume and take each other over\n"
     "\n"
@@ -35,6 +38,7 @@ static const char help[] =
     "  -q, --qos Q          0, 1, 2 (0)\n"
     "  -n, --clients N      pairs or connections (1)\n"
     "  -P, --publishers N   -S, --subscribers N\n"
+    "  -g, --groups G       members are dealt out over them\n"
     "  -w, --window W       (50)\n"
     "  -l, --payload BYTES  at least 24 (64)\n"
     "  -c, --count N        messages per publisher instead of a time\n"
@@ -60,6 +64,7 @@ static const struct option long_options[] = {{"host", required_argument, NULL, '
                                              {"clients", required_argument, NULL, 'n'},
                                              {"publishers", required_argument, NULL, 'P'},
                                              {"subscribers", required_argument, NULL, 'S'},
+                                             {"groups", required_argument, NULL, 'g'},
                                              {"window", required_argument, NULL, 'w'},
                                              {"payload", required_argument, NULL, 'l'},
                                              {"count", required_argument, NULL, 'c'},
@@ -125,6 +130,9 @@ static void set_option(struct options *o, int key, const char *v)
     case 'S':
         o->subscribers = (uint32_t)number(v, 1, 100000);
         return;
+    case 'g':
+        o->groups = (uint32_t)number(v, 1, 100000);
+        return;
     case 'w':
         o->window = (uint32_t)number(v, 1, 60000);
         return;
@@ -178,6 +186,7 @@ static void parse(struct options *o, int argc, char **argv)
                           .port = 1883,
                           .version = MQTT_3_1_1,
                           .clients = 1,
+                          .groups = 1,
                           .window = 50,
                           .payload_n = 64,
                           .seconds = 5,
@@ -188,7 +197,8 @@ static void parse(struct options *o, int argc, char **argv)
         fputs(help, stdout);
         exit(0);
     }
-    while ((key = getopt_long(argc, argv, "h:p:V:q:n:P:S:w:l:c:s:r:v", long_options, NULL)) != -1) {
+    while ((key = getopt_long(argc, argv, "h:p:V:q:n:P:S:g:w:l:c:s:r:v", long_options, NULL)) !=
+           -1) {
         set_option(o, key, optarg);
     }
     if (optind + 1 != argc) {
@@ -215,11 +225,9 @@ static const struct scenario {
     const char *name;
     void (*run)(struct run *run);
     bool takes_v5; /* --alias and --properties */
-} scenarios[] = {{"p2p", flow_run, true},
-                 {"fanout", flow_run, true},
-                 {"fanin", flow_run, true},
-                 {"idle", idle_run, false},
-                 {"chaos", chaos_run, false}};
+} scenarios[] = {{"p2p", flow_run, true},   {"fanout", flow_run, true},
+                 {"fanin", flow_run, true}, {"shared", shared_run, true},
+                 {"idle", idle_run, false}, {"chaos", chaos_run, false}};
 
 static const struct scenario *scenario_find(const char *name)
 {
@@ -242,6 +250,12 @@ static void set_roles(struct options *o)
     } else if (strcmp(o->scenario, "fanin") == 0) {
         o->publishers = o->publishers == 0 ? 100 : o->publishers;
         o->subscribers = o->subscribers == 0 ? 1 : o->subscribers;
+    } else if (strcmp(o->scenario, "shared") == 0) {
+        o->publishers = o->publishers == 0 ? 10 : o->publishers;
+        o->subscribers = o->subscribers == 0 ? 8 : o->subscribers;
+        if (o->groups > o->subscribers) {
+            die("more groups than members");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
@@ -141,6 +142,71 @@ class V5(LoadTest):
 
         got = self.bench(*self.args, "--seconds", str(5 * SLOW), fails=True, meddle=meddle)
         self.assertRegex(got["complaints"], "content type changed")
+
+
+class Shared(LoadTest):
+    """Groups whose members lie on all shards: each message once to each group, evenly over its members."""
+
+    def shared(self, *args, count=1000):
+        got = self.bench("shared", "--publishers", "10", "--subscribers", "24", "--groups", "3", "--window", "50",
+                         "--count", scaled(count, 120), *args)
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * 3, 0))
+        self.assertTrue(got["fairness_judged"])
+        self.assertGreaterEqual(got["fairness"], 0.9)
+
+    def test_qos_0(self):
+        self.shared("--qos", "0")
+
+    def test_qos_1(self):
+        self.shared("--qos", "1")
+
+    def test_qos_2(self):
+        self.shared("--qos", "2")
+
+    def test_5_0_qos_0(self):
+        self.shared("--qos", "0", "--version", "5")
+
+    def test_5_0_qos_1(self):
+        self.shared("--qos", "1", "--version", "5", "--alias", "10", "--properties")
+
+    def test_5_0_qos_2(self):
+        self.shared("--qos", "2", "--version", "5", "--alias", "10", "--properties")
+
+    def test_one_publisher_one_group(self):
+        got = self.bench("shared", "--publishers", "1", "--subscribers", "7", "--qos", "1", "--window", "100",
+                         "--count", scaled(20000))
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
+        self.assertTrue(got["fairness_judged"])
+
+    def spoilt(self, meddle, version="4"):
+        return self.bench("shared", "--publishers", "2", "--subscribers", "6", "--groups", "2", "--qos", "1",
+                          "--version", version, "--seconds", str(5 * SLOW), "--timeout", "1", fails=True,
+                          meddle=meddle)["complaints"]
+
+    def test_a_double_is_found(self):
+        """Somebody sends a message of the run again."""
+        def meddle(broker):
+            with broker.connect("meddler") as c:
+                c.subscribe(("bench/#", 0))
+                got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+                c.send(wire.publish(got.topic, got.payload, 1, 99))
+                c.expect_type(wire.PUBLISH)
+
+        self.assertRegex(self.spoilt(meddle), r"number \d+ came again to group g[01]")
+
+    def test_a_loss_is_found(self):
+        """Somebody joins one of the groups and keeps what it gets."""
+        def meddle(broker):
+            with broker.connect("thief") as c:
+                c.subscribe(("bench/#", 0))
+                run = c.expect_type(wire.PUBLISH, timeout=10 * SLOW).topic.split("/")[1]
+                c.send(wire.subscribe(7, ("$share/g1/bench/%s/+" % run, 1)))
+                time.sleep(2.5)
+
+        complaints = self.spoilt(meddle)
+        self.assertRegex(complaints, r"something is lost")
+        self.assertRegex(complaints, r"group g1: publisher \d+: number \d+ never came")
+        self.assertNotRegex(complaints, r"group g0: .* never came")
 
 
 class Idle(LoadTest):

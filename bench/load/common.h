@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * common.h - what the closed-loop scenarios share: publishers' topics and windows, the look of a
+ * message, the run from the first connection to the last DISCONNECT.
+ *
+ * Clients belong to a herd of publishers and a herd of receivers; a client's owner is its herd.
+ */
+#ifndef NOCTULE_BENCH_COMMON_H
+#define NOCTULE_BENCH_COMMON_H
+
+#include "bench/load/herd.h"
+
+/* Publisher i's stream: topic bench/RUN/i, under --alias bench/RUN/i/k with more topics than
+ * aliases, so that both kinds of message take turns. */
+void publisher_stream(struct client *c, struct run *run, uint32_t i);
+/* A filter for publisher i, or for all. */
+#define ALL_PUBLISHERS UINT32_MAX
+void publisher_filter(char *out, size_t cap, const struct run *run, uint32_t i);
+
+struct run *herd_run(struct client *c);
+/* For client_ops: a failed check; nothing. */
+void herd_wrong(struct client *c, const char *what);
+void herd_none(struct client *c);
+/* Publishers, who receive nothing. */
+extern const struct client_ops herd_publisher_ops;
+
+/* Counts a failed check where a message, its number aside, is not what was sent. */
+void message_check(struct run *run, const struct client *c, const struct publish *m,
+                   const struct stamp *s, const struct stream *from);
+/* Counts a message that came. */
+void run_delivered(struct run *run, const struct stamp *s);
+
+/* Connects all, receivers first; false: that failed. */
+bool herd_pair_up(struct herd *receivers, struct herd *publishers);
+/*
+ * Publishes for --seconds or --count and measures it, then waits a little: what comes after
+ * everything has come is doubled. through(): the numbers of a publisher below it came everywhere. A
+ * message counts against --window (cut to the broker's receive maximum) until it is through and
+ * acknowledged.
+ */
+typedef uint64_t (*through_fn)(const void *context, uint32_t publisher);
+void closed_loop(struct herd *publishers, through_fn through, const void *context);
+/* Sums up and says goodbye. */
+void herd_pair_end(struct herd *receivers, struct herd *publishers);
+
+#endif
