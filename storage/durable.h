@@ -81,6 +81,8 @@ struct durable {
     pthread_t store_thread, fold_thread, reader_thread;
 };
 
+#define ALIVE_MS 5000 /* the store says at least this often that it is alive */
+
 void durable_log(const struct durable *d, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* A write or sync failed: final. */

@@ -367,9 +367,13 @@ static enum store_rc replay(struct replay *r, char *err, size_t cap)
     return explain(d->journal.env.file, rc, err, cap);
 }
 
-/* When the last run was alive for the last time. */
+/*
+ * When the last run ended. It told that it was alive only so often, so it may have ended that much
+ * later: sessions that were connected then rather last a little longer than promised than less.
+ */
 static int64_t last_alive(const struct durable *d, const struct recover_marks *m)
 {
+    const int64_t now = d->o.wall_ms();
     struct stat st;
     int64_t t = (int64_t)m->newest;
 
@@ -379,6 +383,9 @@ static int64_t last_alive(const struct durable *d, const struct recover_marks *m
     if (fstat(d->lock_fd, &st) == 0) {
         const int64_t touched = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
         t = touched > t ? touched : t;
+    }
+    if (t < now) {
+        t = now - t < ALIVE_MS ? now : t + ALIVE_MS;
     }
     return t;
 }

@@ -25,9 +25,9 @@
 
 #define BATCH_OPS   65536u
 #define BATCH_BYTES (4u << 20)
-#define BUSY_RATE   50000.0 /* units a second from which on commits are not paced */
-#define IDLE_MS     5000    /* how often a sleeping store thread looks up */
-#define SHORT_MS    200     /* the same when room is short */
+#define BUSY_RATE   50000.0  /* units a second from which on commits are not paced */
+#define IDLE_MS     ALIVE_MS /* how often a sleeping store thread looks up */
+#define SHORT_MS    200      /* the same when room is short */
 #define SLICE_NS    100000u
 
 /* ---- intake ---- */
