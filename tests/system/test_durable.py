@@ -795,7 +795,7 @@ class Wills(Durable):
                 "v5")])
             for topic, at in came.items():
                 due = {"will/later": 14, "will/gone": 12}.get(topic, self.GRACE)
-                self.assertGreater(at, down + due - 0.5, topic)
+                self.assertGreater(at, down + due - SETTLED - 0.5, topic)
                 self.assertLess(at, up + due + 2 * SLOW, topic)
             r = b.connect().subscribe(("will/#", 1))
             r.expect_publish("will/kept", "kept", retain=True)
