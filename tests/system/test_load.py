@@ -111,7 +111,7 @@ class V5(LoadTest):
         self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
         # Of twelve topics ten have an alias; each is set once.
         each = int(scaled(count, 50)) * 10 // 12 - 12
-        for way in ("sent_by_alias", "received_by_alias"):
+        for way in ("sent_by_alias",) if IS_MOSQUITTO else ("sent_by_alias", "received_by_alias"):
             self.assertGreaterEqual(got[way], each * got["publishers"], way)
 
     def test_qos_0(self):
@@ -128,7 +128,8 @@ class V5(LoadTest):
         got = self.bench("fanin", *self.args[1:], "--publishers", scaled(50, 8), "--subscribers", "2", "--qos", "1",
                          "--count", scaled(400, 50))
         self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * 2, 0))
-        self.assertGreater(got["received_by_alias"], 0)
+        if not IS_MOSQUITTO:  # 2.0 uses none
+            self.assertGreater(got["received_by_alias"], 0)
         self.assertLess(got["received_by_alias"], got["delivered"] / 2)
 
     def test_changed_properties_are_found(self):
