@@ -29,6 +29,7 @@
 #define EXPIRE_MS             1000
 #define EXPIRE_PER_ROUND      1000
 #define STORE_PACE_US         500 /* between commits while little is going on */
+#define QUIET_ROUNDS          3
 #define DRAIN_ROUNDS          10000
 #define EXIT_STORE_FAILED     74 /* EX_IOERR */
 #define EXIT_SETUP_FAILED     1
@@ -433,22 +434,23 @@ static void close_clients_failed(struct shard *sh)
     shard_close_clients(sh, RC_IMPLEMENTATION_SPECIFIC);
 }
 
-/* Until the store has answered everything it was handed, and no mail is left that would hand it
- * more. */
+/*
+ * Until the store has answered everything it was handed, and no mail is left that would hand it
+ * more: an answer may cause another unit, so it has to be quiet for a few rounds.
+ */
 static void drain_shards(struct broker *br)
 {
     struct store_stats st = {.pending = 0};
+    unsigned quiet = 0;
 
-    for (unsigned i = 0; i < DRAIN_ROUNDS; i++) {
+    for (unsigned i = 0; i < DRAIN_ROUNDS && quiet < QUIET_ROUNDS; i++) {
         each_shard(br, shard_drain_mail);
         store_stats(br->shared.store, &st);
-        if (st.pending == 0) {
-            break;
+        quiet = st.pending == 0 ? quiet + 1 : 0;
+        if (st.pending > 0) {
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         }
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    each_shard(br, shard_drain_mail);
-    each_shard(br, shard_drain_mail);
 }
 
 static void stop_shards(struct broker *br)
@@ -467,10 +469,14 @@ static void stop_shards(struct broker *br)
                            ? close_clients_failed
                            : close_clients_shutdown);
         drain_shards(br);
+        each_shard(br, shard_forget_store);
+    }
+    store_close(&br->shared.store); /* its threads hold shards as the place for their answers */
+    if (complete) {
+        each_shard(br, shard_drain_mail);
     }
     each_shard(br, shard_destroy);
     rcu_unregister();
-    store_close(&br->shared.store);
     free(br->shared.shards);
     br->shared.shards = NULL;
 }

@@ -241,7 +241,7 @@ static void durable_stats(struct store *s, struct store_stats *out)
     pthread_mutex_unlock(&d->stats_lock);
     out->journal_bytes = bytes;
     out->journal_records = records;
-    out->pending = atomic_load_explicit(&d->pending, memory_order_relaxed);
+    out->pending = atomic_load_explicit(&d->pending, memory_order_acquire);
     out->health = durable_health(d);
     out->refusing = out->health != ST_OK;
 }

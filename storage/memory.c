@@ -61,10 +61,10 @@ static void *answer(void *arg)
         if (s->first == NULL) {
             s->last = &s->first;
         }
-        s->stats.pending--;
         pthread_mutex_unlock(&s->lock);
         u->done(u, ST_OK);
         pthread_mutex_lock(&s->lock);
+        s->stats.pending--;
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;

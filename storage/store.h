@@ -203,7 +203,7 @@ enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_
 struct store_stats {
     uint64_t units;
     uint64_t ops[ST_OP_KINDS];
-    uint64_t pending; /* units taken and not answered yet */
+    uint64_t pending; /* units taken whose done() has not returned yet */
     uint64_t commits;
     uint64_t records;       /* written to the journal */
     uint64_t annihilated;   /* records that met their removal before the disk */

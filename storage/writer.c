@@ -324,8 +324,9 @@ static void answer(struct durable *d, struct store_unit *u, enum store_rc rc)
 {
     while (u != NULL) {
         struct store_unit *next = u->next; /* done() may free it */
-        atomic_fetch_sub_explicit(&d->pending, 1, memory_order_relaxed);
         u->done(u, rc);
+        /* Behind it, release: who reads 0 (acquire) finds everything handed over. */
+        atomic_fetch_sub_explicit(&d->pending, 1, memory_order_release);
         u = next;
     }
 }

@@ -340,7 +340,8 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
         }
     }
     say_connected(sh, l, h);
-    /* What the connection before has left to be written goes first: this CONNECT's records replace it. */
+    /* What the connection before has left to be written goes first: this CONNECT's records replace
+     * it. */
     ticket_flush_lazy(sh);
     s = connack_slot(sh, l, h, present);
     t = ticket_for(sh, c, ended, &ok);

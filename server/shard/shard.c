@@ -509,6 +509,13 @@ void shard_close_clients(struct shard *sh, enum mqtt_reason reason)
     reap_doomed(sh);
 }
 
+void shard_forget_store(struct shard *sh)
+{
+    ticket_flush_lazy(sh);
+    sh->keeps = false;
+    sh->spills = false;
+}
+
 void shard_drain_mail(struct shard *sh)
 {
     sh->budget = INT64_MAX;

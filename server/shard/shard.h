@@ -26,6 +26,8 @@ void shard_destroy(struct shard *sh); /* NULL is fine */
 
 /* After all shards were joined: closes the connections with a word to v5 clients; no wills. */
 void shard_close_clients(struct shard *sh, enum mqtt_reason reason);
+/* From now on nothing is handed to the store, which may be closed. */
+void shard_forget_store(struct shard *sh);
 /* After that, before any is destroyed: handles the mail that is left. */
 void shard_drain_mail(struct shard *sh);
 

@@ -139,7 +139,7 @@ void spill_read(struct shard *sh, struct client *c)
     struct outq *q = c->out;
     struct page_mail *m;
 
-    if (q->disk.count == 0 || q->disk.page != NULL || q->queue.count >= QUEUE_LOW ||
+    if (!sh->spills || q->disk.count == 0 || q->disk.page != NULL || q->queue.count >= QUEUE_LOW ||
         !is_connected(c)) {
         return;
     }

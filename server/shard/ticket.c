@@ -176,7 +176,7 @@ void ticket_finish(struct ticket_part *p)
     if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
         rc = ST_NOMEM;
     } else {
-        rc = store_submit(store, &t->unit);
+        rc = p->shard->keeps ? store_submit(store, &t->unit) : ST_CLOSED;
     }
     if (rc != ST_OK) {
         answer(t, rc);
@@ -229,6 +229,9 @@ void ticket_forget(struct out_msg *o)
 
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
 {
+    if (!sh->keeps) {
+        return NULL;
+    }
     if (sh->lazy != NULL && sh->lazy->part[0].nops >= LAZY_MAX) {
         ticket_flush_lazy(sh);
     }
