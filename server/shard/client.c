@@ -190,7 +190,8 @@ static void keep_detached(struct shard *sh, const struct client *c)
         op->session = c->session;
         op->name = ticket_bytes(&sh->lazy->part[0], c->id, c->id_n);
         op->number = c->expiry_s;
-        op->flags = c->version;
+        /* What an earlier crash left in doubt stays so until it is delivered. */
+        op->flags = (uint8_t)(c->version | (outq_is_doubtful(c) ? SESSION_CONNECTED : 0u));
         op->expires_ms = sh->now_ms;
     }
 }

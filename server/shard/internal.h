@@ -467,6 +467,8 @@ void client_timer(void *owner, struct timer *t);
 
 /* outq.c */
 void outq_detached(struct shard *sh, struct client *c); /* no connection: off to the disk with it */
+bool outq_is_doubtful(
+    const struct client *c); /* holds entries that may have been sent before a crash */
 bool outq_is_loading(
     const struct client *c); /* packet ids may be in use that are not known here yet */
 struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no memory */

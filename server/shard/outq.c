@@ -488,6 +488,17 @@ void outq_detached(struct shard *sh, struct client *c)
     }
 }
 
+static bool is_empty(const struct outq *q)
+{
+    return q->inflight.first == NULL && q->queue.first == NULL && q->disk.count == 0 &&
+           q->disk.fresh.first == NULL;
+}
+
+bool outq_is_doubtful(const struct client *c)
+{
+    return c->out != NULL && c->out->disk.maybe_sent_to != 0 && !is_empty(c->out);
+}
+
 bool outq_is_loading(const struct client *c)
 {
     return c->out != NULL && c->out->disk.inflight;
