@@ -162,17 +162,20 @@ static bool check_length(struct env *e, char *err, size_t cap)
 
 bool env_is_whole(struct env *e, char *err, size_t cap)
 {
+    if (e->padded) {
+        cut_off(e, end_of_pages(e), err, cap);
+    }
+    return !e->padded;
+}
+
+void env_unpad(struct env *e)
+{
     int fd;
 
-    if (!e->padded) {
-        return true;
+    if (e->padded) {
+        mdb_env_get_fd(e->mdb, &fd);
+        e->padded = ftruncate(fd, (off_t)e->short_size) != 0;
     }
-    cut_off(e, end_of_pages(e), err, cap);
-    mdb_env_get_fd(e->mdb, &fd);
-    if (ftruncate(fd, (off_t)e->short_size) != 0) { /* the next start is to find the same */
-        return false;
-    }
-    return false;
 }
 
 bool env_make_whole(struct env *e)

@@ -45,6 +45,8 @@ void env_close(struct env *e); /* zeroed is fine */
  */
 bool env_make_whole(struct env *e);
 bool env_is_whole(struct env *e, char *err, size_t cap);
+/* A file that was made longer when it was opened gets the length it had: it is refused. */
+void env_unpad(struct env *e);
 
 /* After a commit, and from time to time when low. */
 void env_top_up(struct env *e);

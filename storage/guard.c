@@ -15,6 +15,7 @@
 
 #define LINE_MAX_BYTES 4352 /* a path and what stands before it */
 #define DATA_FILE      "/data.mdb"
+#define WHAT           ": damaged: a page cannot be read\n"
 
 struct lines {
     int fd;
@@ -84,9 +85,14 @@ static const char *file_in(const char *line, uintptr_t address)
                                                                                          : NULL;
 }
 
-static void say(const char *text)
+/* In one piece: another thread may meet such a page at the same time. */
+static void say(char *line, const char *file)
 {
-    if (write(STDERR_FILENO, text, strlen(text)) < 0) {
+    char *end = line + strlen(line);
+
+    memcpy(end, WHAT, sizeof(WHAT) - 1);
+    end += sizeof(WHAT) - 1;
+    if (write(STDERR_FILENO, file, (size_t)(end - file)) < 0) {
         return; /* nobody listens; the status tells it, too */
     }
 }
@@ -94,13 +100,12 @@ static void say(const char *text)
 static void end_if_ours(const void *address, int status)
 {
     struct lines l = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
-    char line[LINE_MAX_BYTES];
+    char line[LINE_MAX_BYTES + sizeof(WHAT)];
 
-    while (l.fd >= 0 && next_line(&l, line, sizeof(line))) {
+    while (l.fd >= 0 && next_line(&l, line, LINE_MAX_BYTES)) {
         const char *file = file_in(line, (uintptr_t)address);
         if (file != NULL) {
-            say(file);
-            say(": damaged: a page cannot be read\n");
+            say(line, file);
             _exit(status);
         }
     }

@@ -266,7 +266,12 @@ enum store_rc recover_attach(struct durable *d, char *err, size_t cap)
     rc = env_open(&d->state.env, dir, d->o.state_map, d->o.ballast, &no_state, err, cap);
     free(dir);
     rc = rc != ST_OK ? rc : open_pair(d, no_journal, no_state, err, cap);
-    return rc != ST_OK ? rc : check_whole(d, err, cap);
+    rc = rc != ST_OK ? rc : check_whole(d, err, cap);
+    if (rc != ST_OK) { /* the next start is to find the same */
+        env_unpad(&d->journal.env);
+        env_unpad(&d->state.env);
+    }
+    return rc;
 }
 
 /* ---- replay ---- */

@@ -417,12 +417,24 @@ static void test_a_little_short(void)
         UNIT_NEED(truncate(path, st.st_size - 20 * 4096) == 0);
         for (unsigned start = 0; start < 2; start++) {
             refused(t.path, path);
-            refused(t.path, "bytes long instead of");
             UNIT_NEED(stat(path, &after) == 0);
             CU_ASSERT_EQUAL(after.st_size, st.st_size - 20 * 4096);
         }
         tmpdir_remove(&t);
     }
+}
+
+/* To the end, and closes it. */
+static void read_all(int fd, char *text, size_t cap)
+{
+    size_t have = 0;
+    ssize_t n;
+
+    while (have + 1 < cap && (n = read(fd, text + have, cap - 1 - have)) > 0) {
+        have += (size_t)n;
+    }
+    text[have] = '\0';
+    close(fd);
 }
 
 /* A child opens the store; its status, and that it named the file where it ended by itself. */
@@ -431,7 +443,6 @@ static int status_of_open(const char *dir, const char *path)
     int fds[2];
     int status;
     char text[1024];
-    ssize_t n;
     pid_t pid;
 
     UNIT_NEED(pipe(fds) == 0);
@@ -451,9 +462,7 @@ static int status_of_open(const char *dir, const char *path)
         _exit(0);
     }
     close(fds[1]);
-    n = read(fds[0], text, sizeof(text) - 1);
-    close(fds[0]);
-    text[n > 0 ? n : 0] = '\0';
+    read_all(fds[0], text, sizeof(text));
     UNIT_NEED(waitpid(pid, &status, 0) == pid);
     CU_ASSERT(strstr(text, path) != NULL && strstr(text, "damaged") != NULL);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -491,7 +500,6 @@ static void test_unreadable_page(void)
     int fds[2];
     int status;
     char text[1024];
-    ssize_t n;
     pid_t pid;
 
     make_store(&t);
@@ -509,9 +517,7 @@ static void test_unreadable_page(void)
         _exit(truncate(path, 8192) == 0 && store_load(s, &all) == ST_OK ? 0 : 2);
     }
     close(fds[1]);
-    n = read(fds[0], text, sizeof(text) - 1);
-    close(fds[0]);
-    text[n > 0 ? n : 0] = '\0';
+    read_all(fds[0], text, sizeof(text));
     UNIT_NEED(waitpid(pid, &status, 0) == pid);
     CU_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 74);
     CU_ASSERT(strstr(text, path) != NULL && strstr(text, "damaged") != NULL);

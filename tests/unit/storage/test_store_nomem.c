@@ -292,6 +292,15 @@ static void test_submit_and_fold(void)
 
 /* ---- reading ---- */
 
+static void wait_for_fold(struct store *s)
+{
+    struct store_stats st;
+
+    for (store_stats(s, &st); st.folds == 0; store_stats(s, &st)) {
+        sleep_a_little();
+    }
+}
+
 static void test_read(void)
 {
     struct works *ws = works_create();
@@ -302,10 +311,11 @@ static void test_read(void)
 
     tmpdir_make(&t);
     o = small(t.path);
-    o.fold_records = UNITS * OPS / 2; /* some in `state`, some not folded yet */
+    o.fold_records = UNITS * OPS / 3 * 2; /* one fold: some in `state`, some not yet */
     s = open_it(&o);
     put_sessions(s);
     submit_all(s, ws);
+    wait_for_fold(s); /* else it may be the fold that is failed */
     for (n = 1; n < MOST; n++) {
         struct asked a;
         enum store_rc rc;
