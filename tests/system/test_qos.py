@@ -313,6 +313,7 @@ class Resume(BrokerTest):
         s.expect_publish(payload="0")
         s.expect_publish(payload="1")
         s.close()
+        time.sleep(0.2 * SLOW)  # else it may be sent to the connection that is ending, and then again with DUP
         p.publish("mix/t", "2", 1)
         s = self.connect("mix", clean=False, present=True)
         self.assertEqual([(m.payload, m.dup) for m in s.take(3)],
