@@ -69,8 +69,6 @@ static bool setup_v5(struct shard *sh, struct link *l, const struct connect *c)
     v5->receive_maximum =
         props_has(&c->props, PROP_RECEIVE_MAXIMUM) ? c->props.receive_maximum : UINT16_MAX;
     v5->max_packet = c->props.maximum_packet_size;
-    v5->problem_info =
-        !props_has(&c->props, PROP_REQUEST_PROBLEM_INFO) || c->props.request_problem_info != 0;
     if (out_max > lc->max_topic_alias_broker) {
         out_max = lc->max_topic_alias_broker;
     }

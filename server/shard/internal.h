@@ -264,7 +264,6 @@ struct link5 {
     uint16_t receive_maximum; /* the client's */
     uint16_t inbound;         /* QoS 1 and 2 received and not answered */
     uint32_t max_packet;      /* the client's; 0: none */
-    bool problem_info;
 };
 
 enum link_state {

@@ -176,6 +176,7 @@ void ticket_finish(struct ticket_part *p)
     if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
         rc = ST_NOMEM;
     } else {
+        shard_count(p->shard, METRIC_STORE_UNITS, 1);
         rc = p->shard->keeps ? store_submit(store, &t->unit) : ST_CLOSED;
     }
     if (rc != ST_OK) {
