@@ -157,7 +157,7 @@ static void keep_end(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
 
-    if (!sh->keeps || c->session == 0) {
+    if (c->session == 0) {
         return;
     }
     op = ticket_lazy(sh, ST_SESSION_END);
@@ -169,20 +169,19 @@ static void keep_end(struct shard *sh, const struct client *c)
 /* A will that is not wanted any more: lazily, after a crash it is sent. */
 static void forget_will(struct shard *sh, const struct client *c)
 {
-    struct store_op *op = sh->keeps ? ticket_lazy(sh, ST_WILL_DEL) : NULL;
+    struct store_op *op = ticket_lazy(sh, ST_WILL_DEL);
 
     if (op != NULL) {
         op->session = client_will_id(c);
     }
 }
 
-/* When it was disconnected: lazily, after a crash the session
- * lasts longer. */
+/* When it was disconnected: lazily, after a crash the session lasts longer. */
 static void keep_detached(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
 
-    if (!sh->keeps || c->session == 0) {
+    if (c->session == 0) {
         return;
     }
     op = ticket_lazy(sh, ST_SESSION_PUT);

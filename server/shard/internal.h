@@ -82,10 +82,9 @@ struct ack_slot {
     uint8_t type;           /* enum mqtt_type */
     uint8_t reason;
     bool ready;
-    bool session_present; /* CONNACK */
     uint16_t packet_id;
     uint32_t ncodes;
-    uint8_t codes[]; /* SUBACK, UNSUBACK */
+    uint8_t codes[]; /* SUBACK, UNSUBACK; of CONNACK the whole packet */
 };
 
 /* ---- outgoing messages ---- */
@@ -401,8 +400,6 @@ struct shard {
     struct ticket *lazy;         /* changes nobody waits for, gathered in a turn; NULL: none */
     uint8_t *scratch;            /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
-
-#define SHARD_ASSERT_OWNER(sh) assert(pthread_equal((sh)->thread, pthread_self()) || !(sh)->started)
 
 /* shard.c */
 void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m);

@@ -457,10 +457,6 @@ bool shard_start(struct shard *sh)
     return true;
 }
 
-struct stop_mail {
-    struct shard_mail mail;
-};
-
 static void wake_up(struct shard *sh, struct shard_mail *m)
 {
     (void)sh;
@@ -469,12 +465,12 @@ static void wake_up(struct shard *sh, struct shard_mail *m)
 
 void shard_ask_to_stop(struct shard *sh)
 {
-    struct stop_mail *m = malloc(sizeof(*m));
+    struct shard_mail *m = malloc(sizeof(*m));
 
     atomic_store_explicit(&sh->stop, true, memory_order_release);
     if (m != NULL) {
-        m->mail.fn = wake_up;
-        shard_push_now(sh, &m->mail);
+        m->fn = wake_up;
+        shard_push_now(sh, m);
     }
 }
 

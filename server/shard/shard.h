@@ -26,10 +26,10 @@ void shard_destroy(struct shard *sh); /* NULL is fine */
 
 /* After all shards were joined: closes the connections with a word to v5 clients; no wills. */
 void shard_close_clients(struct shard *sh, enum mqtt_reason reason);
+/* Handles the mail that is left: connections on their way, deliveries, answers of the store. */
+void shard_drain_mail(struct shard *sh);
 /* From now on nothing is handed to the store, which may be closed. */
 void shard_forget_store(struct shard *sh);
-/* After that, before any is destroyed: handles the mail that is left. */
-void shard_drain_mail(struct shard *sh);
 
 /* Hands over a connection; takes ownership of h. */
 void shard_give(struct shard *sh, struct handover *h);

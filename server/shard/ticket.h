@@ -73,7 +73,8 @@ bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o);
 /* The message goes before its entry was reported: out of the list. */
 void ticket_forget(struct out_msg *o);
 
-/* An operation that nobody waits for; handed over at the turn's end. NULL: no memory. */
+/* An operation that nobody waits for; handed over at the turn's end. NULL: no memory, or a store
+ * that keeps nothing. */
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind);
 void ticket_flush_lazy(struct shard *sh);
 
