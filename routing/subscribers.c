@@ -25,7 +25,11 @@ struct filter_subs {
     uint32_t live;    /* of those not NULL */
     uint32_t durable; /* of the live ones */
     uint32_t pins;
+    bool indexed; /* its entries are in by_owner */
 };
+
+/* Up to so many entries are looked through; beyond, the owner's is found in by_owner. */
+#define INDEX_ABOVE 8u
 
 struct subscribers {
     struct tree *tree;
@@ -71,11 +75,32 @@ struct filter_subs *subscribers_of_filter(const struct subscribers *s, uint64_t 
     return table_find(&s->by_filter, filter_hash(s, filter_id), filter_eq, &filter_id);
 }
 
+static struct sub **entries(struct filter_subs *f)
+{
+    return f->cap == 1 ? &f->u.one : f->u.many;
+}
+
+static struct sub *find_in(const struct subscribers *s, struct filter_subs *f, uint64_t owner)
+{
+    struct owner_key key = {owner, f->id};
+    struct sub **e = entries(f);
+
+    if (f->indexed) {
+        return table_find(&s->by_owner, owner_hash(s, owner, f->id), owner_eq, &key);
+    }
+    for (uint32_t i = 0; i < f->end; i++) {
+        if (e[i] != NULL && e[i]->owner == owner) {
+            return e[i];
+        }
+    }
+    return NULL;
+}
+
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id)
 {
-    struct owner_key key = {owner, filter_id};
+    struct filter_subs *f = subscribers_of_filter(s, filter_id);
 
-    return table_find(&s->by_owner, owner_hash(s, owner, filter_id), owner_eq, &key);
+    return f == NULL ? NULL : find_in(s, f, owner);
 }
 
 struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const char *filter,
@@ -86,12 +111,27 @@ struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const 
     return tree_find(s->tree, filter, n, &id) == NULL ? NULL : subscribers_of_owner(s, owner, id);
 }
 
-/* ---- the array of one filter ---- */
-
-static struct sub **entries(struct filter_subs *f)
+/* Enters all of a filter that has outgrown the look through its array; false: no memory. */
+static bool index_all(struct subscribers *s, struct filter_subs *f)
 {
-    return f->cap == 1 ? &f->u.one : f->u.many;
+    struct sub **e = entries(f);
+    uint32_t i;
+
+    for (i = 0; i < f->end; i++) {
+        if (e[i] != NULL && !table_put(&s->by_owner, owner_hash(s, e[i]->owner, f->id), e[i])) {
+            break;
+        }
+    }
+    f->indexed = i == f->end;
+    while (!f->indexed && i-- > 0) {
+        if (e[i] != NULL) {
+            table_remove(&s->by_owner, owner_hash(s, e[i]->owner, f->id), e[i]);
+        }
+    }
+    return f->indexed;
 }
+
+/* ---- the array of one filter ---- */
 
 static size_t array_bytes(uint32_t cap)
 {
@@ -132,7 +172,7 @@ static void append(struct filter_subs *f, struct sub *sub)
     assert(f->end < f->cap);
     place(f, f->end++, sub);
     f->live++;
-    f->durable += sub->opts.durable;
+    f->durable += sub->durable;
 }
 
 /* Halves what is three quarters empty. A failed realloc() leaves it as it is. */
@@ -146,7 +186,7 @@ static void shrink(struct subscribers *s, struct filter_subs *f)
 static void drop_from_array(struct subscribers *s, struct filter_subs *f, struct sub *sub)
 {
     f->live--;
-    f->durable -= sub->opts.durable;
+    f->durable -= sub->durable;
     entries(f)[sub->pos] = NULL;
     if (f->pins > 0) {
         return; /* somebody holds a position: a hole */
@@ -316,24 +356,39 @@ static void unlink_owner(struct sub_owner *list, struct sub *sub)
     list->count--;
 }
 
+static void set_options(struct sub *sub, const struct sub_options *o)
+{
+    assert(o->qos <= 2);
+    sub->qos = o->qos & 3u;
+    sub->no_local = o->no_local;
+    sub->retain_as_published = o->retain_as_published;
+    sub->durable = o->durable;
+    sub->shared = o->shared;
+    sub->id = o->id;
+}
+
 static void replace(struct subscribers *s, struct sub *sub, const struct sub_options *o)
 {
     struct filter_subs *f = sub->filter;
     unsigned was = kinds_of(f->live, f->durable);
 
-    f->durable = f->durable - sub->opts.durable + o->durable;
-    sub->opts = *o;
+    f->durable = f->durable - sub->durable + o->durable;
+    set_options(sub, o);
     update_interest(s, f, was);
 }
 
-/* Room in f's array and a place in the owners' table; false leaves both as they were. */
+/* Room in f's array, and a place in the owners' table where f has one; false leaves both as they
+ * were. */
 static bool enter(struct subscribers *s, struct filter_subs *f, struct sub *sub)
 {
     if (f->end == f->cap && !set_capacity(s, f, f->cap < 4 ? f->cap * 2 : f->cap + f->cap / 2)) {
         return false;
     }
     sub->filter = f;
-    return table_put(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
+    if (f->end >= INDEX_ABOVE && !f->indexed && !index_all(s, f)) {
+        return false;
+    }
+    return !f->indexed || table_put(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
 }
 
 static struct sub *add(struct subscribers *s, struct filter_subs *f, uint64_t owner,
@@ -347,7 +402,7 @@ static struct sub *add(struct subscribers *s, struct filter_subs *f, uint64_t ow
         return NULL;
     }
     sub->owner = owner;
-    sub->opts = *o;
+    set_options(sub, o);
     if (is_new) {
         f = filter_begin(s, filter, n, kinds_of_one(o));
     }
@@ -375,7 +430,7 @@ enum subs_rc subscribers_put(struct subscribers *s, struct sub_owner *list, uint
     assert(owner != 0);
     if (tree_find(s->tree, filter, n, &id) != NULL) {
         f = subscribers_of_filter(s, id);
-        sub = f == NULL ? NULL : subscribers_of_owner(s, owner, id);
+        sub = f == NULL ? NULL : find_in(s, f, owner);
     }
     if (sub != NULL) {
         replace(s, sub, o);
@@ -398,7 +453,9 @@ void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct su
     struct filter_subs *f = sub->filter;
     unsigned was = kinds_of(f->live, f->durable);
 
-    table_remove(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
+    if (f->indexed) {
+        table_remove(&s->by_owner, owner_hash(s, sub->owner, f->id), sub);
+    }
     unlink_owner(list, sub);
     drop_from_array(s, f, sub);
     if (f->live == 0) {

@@ -28,14 +28,21 @@ struct sub_options {
 
 struct filter_subs; /* all of this shard's subscribers to one filter */
 
+/* 48 bytes, a size class of its allocator: there are millions. */
 struct sub {
     struct filter_subs *filter;
     struct sub *owner_next, *owner_prev; /* the owner's own list, head in struct sub_owner */
     uint64_t owner;
-    uint64_t floor; /* live retained messages up to this number are left to the replay */
-    uint32_t pos;   /* in the filter's array */
-    struct sub_options opts;
+    uint64_t floor : 48; /* live retained messages up to this number are left to the replay */
+    uint64_t qos : 2;    /* this and the next: as in struct sub_options */
+    uint64_t no_local : 1;
+    uint64_t retain_as_published : 1;
+    uint64_t durable : 1;
+    uint64_t shared : 1;
+    uint32_t pos; /* in the filter's array */
+    uint32_t id;  /* v5 subscription identifier, 0: none */
 };
+#define SUB_FLOOR_MAX (((uint64_t)1 << 48) - 1)
 
 /* Embedded in the owner; zeroed at first. */
 struct sub_owner {

@@ -162,18 +162,21 @@ static void uncount_bytes(struct tree *t, size_t n)
 
 static size_t node_bytes(const struct tree_node *n)
 {
-    return sizeof(*n) + n->label_n;
+    return offsetof(struct tree_node, label) + n->label_n;
 }
 
 static struct tree_node *node_create(struct tree *t, struct tree_node *parent,
                                      const struct label *l)
 {
-    struct tree_node *n = malloc(sizeof(*n) + l->n);
+    struct tree_node *n = malloc(offsetof(struct tree_node, label) + l->n);
 
     if (n == NULL) {
         return NULL;
     }
-    *n = (struct tree_node){.parent = parent, .id = t->next_id++, .label_n = l->n};
+    memset(n, 0, offsetof(struct tree_node, label)); /* the label may end before sizeof(*n) */
+    n->parent = parent;
+    n->id = t->next_id++;
+    n->label_n = l->n;
     memcpy(n->label, l->p, l->n);
     count_bytes(t, node_bytes(n));
     atomic_fetch_add_explicit(&t->nnodes, 1, memory_order_relaxed);

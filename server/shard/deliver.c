@@ -61,24 +61,24 @@ static bool wants(const struct sub *s, const struct message *m)
     if (m->number != 0 && m->number <= s->floor) {
         return false; /* the replay brings it */
     }
-    return !s->opts.no_local || client_of(s)->uid != m->origin; /* [MQTT-3.8.3-3] */
+    return !s->no_local || client_of(s)->uid != m->origin; /* [MQTT-3.8.3-3] */
 }
 
 static uint8_t qos_for(const struct shard *sh, const struct sub *s, const struct message *m)
 {
     if (sh->cfg->upgrade_outgoing_qos) {
-        return s->opts.qos;
+        return s->qos;
     }
-    return s->opts.qos < m->qos ? s->opts.qos : m->qos; /* [MQTT-3.8.4-8] */
+    return s->qos < m->qos ? s->qos : m->qos; /* [MQTT-3.8.4-8] */
 }
 
 static struct copy copy_of(const struct shard *sh, const struct sub *s, const struct message *m)
 {
     return (struct copy){.client = client_of(s),
                          .qos = qos_for(sh, s, m),
-                         .retain = m->retain && s->opts.retain_as_published,
-                         .nids = s->opts.id != 0,
-                         .id = s->opts.id};
+                         .retain = m->retain && s->retain_as_published,
+                         .nids = s->id != 0,
+                         .id = s->id};
 }
 
 /* Another subscription of the same session: highest QoS, all identifiers. ids_at has room for max
@@ -91,12 +91,12 @@ static void merge(struct shard *sh, struct copy *c, const struct sub *s, const s
     if (qos > c->qos) {
         c->qos = qos;
     }
-    c->retain = c->retain || (m->retain && s->opts.retain_as_published);
-    if (s->opts.id == 0) {
+    c->retain = c->retain || (m->retain && s->retain_as_published);
+    if (s->id == 0) {
         return;
     }
     if (c->nids == 0) {
-        c->id = s->opts.id;
+        c->id = s->id;
         c->nids = 1;
         return;
     }
@@ -108,7 +108,7 @@ static void merge(struct shard *sh, struct copy *c, const struct sub *s, const s
         sh->ids_n += max;
         sh->ids[c->ids_at] = c->id;
     }
-    sh->ids[c->ids_at + c->nids++] = s->opts.id;
+    sh->ids[c->ids_at + c->nids++] = s->id;
 }
 
 static void give(struct shard *sh, const struct delivery *d, const struct copy *c)

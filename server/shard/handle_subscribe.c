@@ -152,7 +152,7 @@ static bool add_replay(struct shard *sh, struct sub *sub, struct sub_progress *p
     struct replay *r;
 
     /* After the subscription is in the tree (seq_cst in both): see retained.h. */
-    sub->floor = retained_counter(sh->b->retained);
+    sub->floor = retained_counter(sh->b->retained) & SUB_FLOOR_MAX; /* never that many */
     r = replay_create(sh, sub);
     if (r == NULL) {
         return false;
@@ -187,8 +187,8 @@ static struct sub_options options_of(const struct link *l, const struct subscrib
 }
 
 /* What follows when a subscription is there that was not, or is there again. False: no memory. */
-static bool settle(struct shard *sh, struct client *c, struct sub *sub, const struct placed *at,
-                   bool is_new, struct sub_progress *p)
+static bool settle(struct shard *sh, struct client *c, struct sub *sub, const struct sub_options *o,
+                   const struct placed *at, bool is_new, struct sub_progress *p)
 {
     if (is_new) {
         shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
@@ -196,7 +196,7 @@ static bool settle(struct shard *sh, struct client *c, struct sub *sub, const st
     if (at->shared) { /* no retained messages [MQTT-3.8.4-4 of 5.0, 4.8.2] */
         return !is_new || share_join(sh, c, sub, at->filter);
     }
-    return !wants_replay(sh, &sub->opts, is_new) || add_replay(sh, sub, p);
+    return !wants_replay(sh, o, is_new) || add_replay(sh, sub, p);
 }
 
 static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subscribe *s,
@@ -226,9 +226,9 @@ static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subs
     if (rc == SUBS_NOMEM) {
         return failure(l, RC_UNSPECIFIED_ERROR);
     }
-    if (!settle(sh, c, sub, &at, rc == SUBS_NEW, p)) {
+    if (!settle(sh, c, sub, &o, &at, rc == SUBS_NEW, p)) {
         if (rc == SUBS_NEW) {
-            sub->opts.shared = false; /* it did not join */
+            sub->shared = false; /* it did not join */
             share_remove_sub(sh, c, sub);
         }
         return failure(l, RC_UNSPECIFIED_ERROR);
@@ -255,7 +255,7 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     if (sub == NULL) {
         return RC_NO_SUBSCRIPTION_EXISTED;
     }
-    group = sub->opts.shared ? filter_subs_id(sub->filter) : 0;
+    group = sub->shared ? filter_subs_id(sub->filter) : 0;
     share_remove_sub(sh, c, sub);
     if (group != 0) {
         outq_move_group(sh, c, group);

@@ -45,8 +45,8 @@ struct replay *replay_create(struct shard *sh, struct sub *sub)
         return NULL;
     }
     r->filter_id = filter_subs_id(sub->filter);
-    r->sub_id = sub->opts.id;
-    r->qos = sub->opts.qos;
+    r->sub_id = sub->id;
+    r->qos = sub->qos;
     return r;
 }
 

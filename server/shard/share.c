@@ -82,7 +82,7 @@ static bool suits(const struct shard *sh, const struct sub *s, const struct mess
 {
     const struct client *c = owner_of(s);
 
-    if (c->dying || (m->origin == c->uid && s->opts.no_local)) {
+    if (c->dying || (m->origin == c->uid && s->no_local)) {
         return false;
     }
     switch (w) {
@@ -131,14 +131,13 @@ static bool give(struct shard *sh, const struct share_delivery *d, struct share_
     }
     c = (struct copy){.client = owner_of(s),
                       .group = d->group,
-                      .qos = s->opts.qos < d->msg->qos && !sh->cfg->upgrade_outgoing_qos
-                                 ? s->opts.qos
-                                 : d->msg->qos,
-                      .retain = d->msg->retain && s->opts.retain_as_published,
-                      .nids = s->opts.id != 0,
-                      .id = s->opts.id};
+                      .qos = s->qos < d->msg->qos && !sh->cfg->upgrade_outgoing_qos ? s->qos
+                                                                                    : d->msg->qos,
+                      .retain = d->msg->retain && s->retain_as_published,
+                      .nids = s->id != 0,
+                      .id = s->id};
     if (sh->cfg->upgrade_outgoing_qos) {
-        c.qos = s->opts.qos;
+        c.qos = s->qos;
     }
     sh->epoch++;
     sh->budget--;
@@ -331,7 +330,7 @@ void share_set_online(struct shard *sh, struct client *c, bool online)
         return;
     }
     for (struct sub *s = c->subs.first; s != NULL; s = s->owner_next) {
-        if (s->opts.shared) {
+        if (s->shared) {
             shares_online(shares_find(sh->b->shares, filter_subs_id(s->filter)), sh->index,
                           online ? 1 : -1);
         }
@@ -340,7 +339,7 @@ void share_set_online(struct shard *sh, struct client *c, bool online)
 
 void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub)
 {
-    if (sub->opts.shared) {
+    if (sub->shared) {
         struct share_group *g = shares_find(sh->b->shares, filter_subs_id(sub->filter));
         if (c->link != NULL) {
             shares_online(g, sh->index, -1);

@@ -95,7 +95,7 @@ static void test_put_and_replace(void)
     CU_ASSERT(s1->pos == 0 && s2->pos == 1 && s1->owner == 1 && s1->floor == 0);
     s1->floor = 99;
     CU_ASSERT_PTR_EQUAL(put(&f, &a, 1, "x/+", &o, SUBS_REPLACED), s1);
-    CU_ASSERT(s1->opts.qos == 2 && s1->opts.no_local && s1->opts.id == 9 && s1->pos == 0);
+    CU_ASSERT(s1->qos == 2 && s1->no_local && s1->id == 9 && s1->pos == 0);
     CU_ASSERT_EQUAL(s1->floor, 99);
     CU_ASSERT(a.count == 1 && a.first == s1);
     CU_ASSERT_EQUAL(subscribers_count(f.subs), 2);
@@ -266,7 +266,7 @@ static bool list_is_sound(const struct sub_owner *list, uint64_t owner)
     return n == list->count;
 }
 
-#define OWNERS  12u
+#define OWNERS  20
 #define FILTERS 60u
 
 /* Random subscriptions, removals, pins: lists, positions and the tree agree with a table of
