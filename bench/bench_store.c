@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_store [--dir DIR] [--ms MS] [--start N] [--queued N] - the durable store's engine: two
- * threads submit publishes (a body of 100 bytes and one entry) and keep so many in flight each; one
- * JSON line for each number in flight and each workload:
+ * bench_store [--dir DIR] [--ms MS] [--flight N] [--load NAME] [--start N] [--queued N] - the
+ * durable store's engine: two threads submit publishes (a body of 100 bytes and one entry) and keep
+ * so many in flight each; one JSON line for each number in flight and each workload, or for one of
+ * them:
  *
  *     dense    nothing meets its removal in its batch: each message is removed 2000 publishes later
  *     drained  removed as soon as it is acknowledged
@@ -556,6 +557,8 @@ int main(int argc, char **argv)
     unsigned ms = 3000;
     uint64_t start = 0;
     uint64_t queued = 0;
+    unsigned flight = 0;
+    const char *load = NULL;
     bool made = true;
 
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -564,6 +567,10 @@ int main(int argc, char **argv)
             made = false;
         } else if (strcmp(argv[i], "--ms") == 0) {
             ms = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        } else if (strcmp(argv[i], "--flight") == 0) {
+            flight = (unsigned)strtoul(argv[i + 1], NULL, 10);
+        } else if (strcmp(argv[i], "--load") == 0) {
+            load = argv[i + 1];
         } else if (strcmp(argv[i], "--start") == 0) {
             start = strtoull(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--queued") == 0) {
@@ -579,7 +586,10 @@ int main(int argc, char **argv)
     } else {
         for (unsigned i = 0; i < sizeof(flights) / sizeof(flights[0]); i++) {
             for (int w = DENSE; w <= KEPT; w++) {
-                run_cell(dir, (enum workload)w, flights[i], ms);
+                if ((flight == 0 || flight == flights[i]) &&
+                    (load == NULL || strcmp(load, names[w]) == 0)) {
+                    run_cell(dir, (enum workload)w, flights[i], ms);
+                }
             }
         }
     }

@@ -30,6 +30,7 @@ struct options {
     uint16_t aliases; /* topic aliases per publisher, and offered to the broker */
     bool properties;  /* extras.h on every message */
     bool durable;     /* clients have durable sessions */
+    bool offline;     /* p2p, fanout, fanin: receivers' sessions have no connections */
     bool json;
     bool verbose;
 };

@@ -5,6 +5,9 @@
  * A message counts against its publisher's window until it is acknowledged (QoS > 0) and until
  * every receiver has it. Receivers get each publisher's numbers 0, 1, 2 ... without gap or
  * repetition: nobody reconnects here, so QoS 0 and 1 are as strict as QoS 2.
+ *
+ * --offline: the receivers' durable sessions lose their connections first, and what is measured is
+ * how the broker takes messages for them: a message is through when it is acknowledged.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -17,7 +20,9 @@ struct flow {
     bool pairs;
     uint32_t receivers; /* of each message */
     uint64_t *next;     /* [subscriber][publisher], pairs: [subscriber]; the number expected */
-    uint64_t *received; /* [publisher]: deliveries over all receivers */
+    uint64_t *received; /* [publisher]: deliveries over all receivers; offline: acknowledged */
+    struct client_ops publisher_ops;
+    uint64_t answered_ns; /* offline: the last acknowledgement */
 };
 
 /* A client's owner is its herd, which lies in the flow. */
@@ -89,6 +94,43 @@ static void sub_message(struct client *c, const struct publish *m)
 static const struct client_ops sub_ops = {sub_connected, sub_subscribed, sub_message,
                                           herd_none,     herd_wrong,     herd_wrong};
 
+/* --- without receivers --- */
+
+static uint64_t acknowledged(const void *context, uint32_t publisher)
+{
+    const struct flow *f = context;
+
+    return f->publishers.clients[publisher].stream.done;
+}
+
+static void publisher_acked(struct client *c)
+{
+    struct flow *f = (struct flow *)((char *)c->owner - offsetof(struct flow, publishers));
+    struct run *run = herd_run(c);
+    uint64_t *seen = &f->received[c - f->publishers.clients];
+
+    run->last_event_ns = run->loop.now_ns;
+    if (c->stream.done == *seen) {
+        return; /* PUBREC */
+    }
+    run->r.delivered += c->stream.done - *seen;
+    *seen = c->stream.done;
+    if (run->o->window == 1 && run->o->publishers == 1) { /* it was sent when the last one came */
+        const uint64_t now = clock_ns();
+        if (f->answered_ns != 0) {
+            histogram_add(&run->r.latency, now - f->answered_ns);
+        }
+        f->answered_ns = now;
+    }
+}
+
+static void leave(struct herd *h)
+{
+    for (uint32_t i = 0; i < h->n; i++) {
+        client_close(&h->clients[i], true);
+    }
+}
+
 /* --- the run --- */
 
 static void flow_init(struct flow *f, struct run *run)
@@ -102,7 +144,11 @@ static void flow_init(struct flow *f, struct run *run)
     if (f->next == NULL || f->received == NULL) {
         die("out of memory");
     }
-    herd_init(&f->publishers, run, o->publishers, "p", &herd_publisher_ops);
+    f->publisher_ops = herd_publisher_ops;
+    if (o->offline) {
+        f->publisher_ops.acked = publisher_acked;
+    }
+    herd_init(&f->publishers, run, o->publishers, "p", &f->publisher_ops);
     herd_init(&f->subscribers, run, o->subscribers, "s", &sub_ops);
     for (uint32_t i = 0; i < o->publishers; i++) {
         publisher_stream(&f->publishers.clients[i], run, i);
@@ -131,7 +177,10 @@ void flow_run(struct run *run)
 
     flow_init(&f, run);
     if (herd_pair_up(&f.subscribers, &f.publishers)) {
-        closed_loop(&f.publishers, through, &f);
+        if (run->o->offline) {
+            leave(&f.subscribers);
+        }
+        closed_loop(&f.publishers, run->o->offline ? acknowledged : through, &f);
     }
     herd_pair_end(&f.subscribers, &f.publishers);
     flow_fini(&f);

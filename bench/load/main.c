@@ -52,6 +52,9 @@ static const char help[] =
     "      --seed N         chaos: the same decisions again (from the clock)\n"
     "      --pid PID        the broker's process: CPU, memory, context switches\n"
     "      --durable        sessions outlive their connections (clean_session=false)\n"
+    "      --offline        p2p, fanout, fanin: receivers are durable and not connected; a "
+    "message\n"
+    "                       is through when it is acknowledged\n"
     "      --json           one JSON object instead of text\n"
     "  -v, --verbose\n"
     "\n"
@@ -76,6 +79,7 @@ static const struct option long_options[] = {{"host", required_argument, NULL, '
                                              {"alias", required_argument, NULL, 'a'},
                                              {"properties", no_argument, NULL, 'o'},
                                              {"durable", no_argument, NULL, 'd'},
+                                             {"offline", no_argument, NULL, 'f'},
                                              {"json", no_argument, NULL, 'j'},
                                              {"verbose", no_argument, NULL, 'v'},
                                              {"help", no_argument, NULL, '?'},
@@ -166,6 +170,9 @@ static void set_option(struct options *o, int key, const char *v)
     case 'd':
         o->durable = true;
         return;
+    case 'f':
+        o->durable = o->offline = true;
+        return;
     case 'j':
         o->json = true;
         return;
@@ -208,6 +215,9 @@ static void parse(struct options *o, int argc, char **argv)
     o->scenario = argv[optind];
     if ((o->aliases > 0 || o->properties) && o->version != MQTT_5) {
         die("--alias and --properties need --version 5");
+    }
+    if (o->offline && o->qos == 0) {
+        die("--offline needs --qos 1 or 2: nothing tells when a message of QoS 0 was taken");
     }
 }
 
@@ -269,6 +279,9 @@ int main(int argc, char **argv)
     s = scenario_find(o.scenario);
     if ((o.aliases > 0 || o.properties) && !s->takes_v5) {
         die("%s: --alias and --properties are not for it", o.scenario);
+    }
+    if (o.offline && s->run != flow_run) {
+        die("%s: --offline is not for it", o.scenario);
     }
     set_roles(&o);
     raise_descriptor_limit();
