@@ -67,7 +67,7 @@ static void grow(struct shard *sh)
 
 struct client *client_create(struct shard *sh, struct span id)
 {
-    struct client *c = calloc(1, sizeof(*c) + id.n + 1);
+    struct client *c = calloc(1, offsetof(struct client, id) + id.n);
     struct client **b;
 
     if (c == NULL) {
@@ -157,12 +157,12 @@ static void keep_end(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
 
-    if (c->session == 0) {
+    if (!c->stored) {
         return;
     }
     op = ticket_lazy(sh, ST_SESSION_END);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
     }
 }
 
@@ -172,7 +172,7 @@ static void forget_will(struct shard *sh, const struct client *c)
     struct store_op *op = ticket_lazy(sh, ST_WILL_DEL);
 
     if (op != NULL) {
-        op->session = client_will_id(c);
+        op->session = c->uid;
     }
 }
 
@@ -181,12 +181,12 @@ static void keep_detached(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
 
-    if (c->session == 0) {
+    if (!c->stored) {
         return;
     }
     op = ticket_lazy(sh, ST_SESSION_PUT);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->name = ticket_bytes(&sh->lazy->part[0], c->id, c->id_n);
         op->number = c->expiry_s;
         /* What an earlier crash left in doubt stays so until it is delivered. */

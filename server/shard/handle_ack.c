@@ -113,7 +113,7 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
         return;
     }
     idset_remove(&c->in_ids, a.packet_id);
-    if (!sh->keeps || c->session == 0) {
+    if (!sh->keeps || !c->stored) {
         link_ack(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS);
         return;
     }
@@ -126,7 +126,7 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
     }
     op = ticket_op(&t->part[0], ST_INBOUND_DEL);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->packet_id = a.packet_id;
     }
     link_slot_wait(sh, l, link_slot(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS, NULL, 0), t);

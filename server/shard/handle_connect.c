@@ -100,9 +100,7 @@ static void adopt(struct shard *sh, struct client *c, struct link *l, const stru
     c->durable = is_durable(con);
     c->expiry_s = expiry_of(sh, con);
     c->queue_told = false;
-    if (c->durable && c->session == 0) {
-        c->session = broker_new_id(sh->b);
-    }
+    c->stored = c->stored || c->durable;
     l->plain_out = listener_conf(l->listener)->mount_point == NULL &&
                    (l->v5 == NULL || (l->v5->alias_out == NULL && l->v5->max_packet == 0));
     shard_count(sh, METRIC_CLIENTS_CONNECTED, 1);
@@ -150,7 +148,7 @@ static void fill_will(struct ticket_part *p, struct store_op *op, const struct c
     const struct message *m = c->will->msg;
     struct store_op will = {
         .kind = ST_WILL_PUT,
-        .session = client_will_id(c),
+        .session = c->uid,
         .number = c->will->delay_s,
         .flags = (uint8_t)(m->qos | (m->retain ? 4 : 0) | (c->will->expires ? 8 : 0))};
 
@@ -170,7 +168,7 @@ static void keep_will(struct ticket_part *p, const struct client *c)
     if (c->will != NULL) {
         fill_will(p, op, c);
     } else {
-        op->session = client_will_id(c);
+        op->session = c->uid;
     }
 }
 
@@ -195,7 +193,7 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, uint6
     if (t != NULL && c->durable) {
         op = ticket_op(&t->part[0], ST_SESSION_PUT);
         if (op != NULL) {
-            op->session = c->session;
+            op->session = client_session(c);
             op->name = ticket_bytes(&t->part[0], c->id, c->id_n);
             op->number = c->expiry_s;
             op->flags = (uint8_t)(c->version | SESSION_CONNECTED);
@@ -287,7 +285,7 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
         }
     }
     if (c != NULL && h->connect.clean) {
-        *ended = c->session;
+        *ended = client_session(c);
         discard(sh, c);
         c = NULL;
     }

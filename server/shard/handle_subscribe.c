@@ -43,7 +43,7 @@ static bool begin(struct shard *sh, struct link *l, const struct subscribe *s, s
     p->packet = *s;
     p->offset = (size_t)(s->rest.p - body.p);
     p->replays_last = &p->replays;
-    if (sh->keeps && l->client->session != 0) {
+    if (sh->keeps && l->client->stored) {
         p->ticket = ticket_create(sh, 1);
         if (p->ticket == NULL) {
             free(p);
@@ -132,7 +132,7 @@ static void record_sub(struct ticket *t, const struct client *c, const struct su
     struct store_op *op = t == NULL ? NULL : ticket_op(&t->part[0], ST_SUB_PUT);
 
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->name = ticket_bytes(&t->part[0], filter.p, filter.n);
         op->number = o->id;
         op->flags = (uint8_t)(o->qos | o->no_local << 2 | o->retain_as_published << 3 |
@@ -262,7 +262,7 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     }
     op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->name = ticket_bytes(&p->ticket->part[0], at.text.p, at.text.n);
     }
     log_unsubscribe(sh->b->log, "%.*s %.*s", CLIENT_ARGS(c), (int)at.text.n,

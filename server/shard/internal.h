@@ -76,7 +76,7 @@ struct shard_mail {
 /* ---- answers in their order ---- */
 
 struct ack_slot {
-    struct ack_slot *next;
+    struct ack_slot *next;  /* of the last one: the first */
     struct link *link;      /* NULL: the connection has gone, drop the answer */
     struct replay *replays; /* SUBACK: start when it has left */
     uint8_t type;           /* enum mqtt_type */
@@ -174,11 +174,20 @@ struct in_id {
     struct ticket *ticket; /* not NULL: PUBREC waits for it */
 };
 
-struct idset {
-    struct in_id *slots; /* open addressing; NULL: none */
-    uint32_t cap;
+struct idset_slots {
+    uint32_t cap; /* power of two */
     uint32_t count;
+    struct in_id at[]; /* open addressing */
 };
+
+struct idset {
+    struct idset_slots *slots; /* NULL: empty */
+};
+
+static inline uint32_t idset_count(const struct idset *s)
+{
+    return s->slots == NULL ? 0 : s->slots->count;
+}
 
 /* ---- wills ---- */
 
@@ -205,8 +214,8 @@ struct orphan_will {
 struct client {
     struct client *hash_next; /* in the table, then in the dying list */
     struct link *link;        /* NULL: not connected */
-    uint64_t uid;             /* process-wide, never used again */
-    uint64_t session;         /* the store's id; 0: not durable */
+    uint64_t uid;             /* never used again, also not by a later process on the same store:
+                                 the id there of its session, and of its will */
     uint64_t stamp;           /* of the CONNECT that has it */
     struct sub_owner subs;
     struct outq *out; /* NULL: nothing was queued yet */
@@ -222,10 +231,11 @@ struct client {
     uint32_t id_hash;
     uint16_t id_n;
     uint8_t version;
-    bool durable;
-    bool bridge;
-    bool dying;      /* ended; its subscriptions are being removed */
-    bool queue_told; /* the full queue was logged */
+    bool durable : 1; /* it outlives this connection */
+    bool stored : 1;  /* the store knows it: it was durable on some connection */
+    bool bridge : 1;
+    bool dying : 1;      /* ended; its subscriptions are being removed */
+    bool queue_told : 1; /* the full queue was logged */
     char id[];
 };
 
@@ -236,11 +246,10 @@ static inline struct span client_id(const struct client *c)
 #define CLIENT_FMT     "%.*s"
 #define CLIENT_ARGS(c) (int)(c)->id_n, (c)->id
 
-/* The id under which the store has its will: the session's, or for a clean session one of its own.
- */
-static inline uint64_t client_will_id(const struct client *c)
+/* Its id in the store; 0: it has no session there. */
+static inline uint64_t client_session(const struct client *c)
 {
-    return c->session != 0 ? c->session : c->uid;
+    return c->stored ? c->uid : 0;
 }
 
 /* ---- connections ---- */
@@ -272,6 +281,7 @@ enum link_state {
     LINK_LINGERING, /* answered, our direction shut; the client is gone from it */
 };
 
+/* 192 bytes, a size class of the allocator: idle connections are counted by the 100,000. */
 struct link {
     struct conn conn;
     struct client *client;
@@ -286,30 +296,30 @@ struct link {
         struct link *paused_next;
         struct link *linger_prev;
     };
-    struct ack_slot *acks, **acks_last;
+    struct ack_slot *acks_last; /* circular; NULL: none */
     struct link5 *v5;
     struct sub_progress *progress; /* a SUBSCRIBE or UNSUBSCRIBE that goes on next turn */
     struct timer timer;            /* keep alive; lingering */
-    int64_t last_rx_ms;
-    int64_t pause_until_ms; /* back-pressure; 0: not paused */
+    int64_t pause_until_ms;        /* back-pressure; 0: not paused */
+    uint32_t last_rx_ms;           /* of the shard's clock, modulo 2^32 */
     uint32_t nacks;
     uint32_t keep_alive_ms; /* 1.5 times the interval; 0: off */
-    uint8_t state;
-    uint8_t version;
-    uint8_t reason; /* enum mqtt_reason for DISCONNECT; 0: none is sent */
-    bool readable;  /* the socket may hold bytes */
-    bool unparsed;  /* the kept tail may hold whole packets */
-    bool is_ready;  /* in the ready list */
-    bool is_dirty;
-    bool is_paused;
-    bool hung_up;
-    bool orderly;      /* DISCONNECT came: no will */
-    bool lazy_acks;    /* durability memory: answers do not wait for the store */
-    bool store_pause;  /* unread because the store takes nothing */
-    bool plain_out;    /* packets to it are the same as to any other of its version */
-    bool opened;       /* CONNACK has left */
-    bool said_goodbye; /* it ends because the client or we wished so: no lingering */
-    bool had_pause;    /* back-pressure: this publisher was left unread for its time */
+    uint8_t reason;         /* enum mqtt_reason for DISCONNECT; 0: none is sent */
+    uint8_t state : 2;      /* enum link_state */
+    uint8_t version : 3;
+    bool readable : 1; /* the socket may hold bytes */
+    bool unparsed : 1; /* the kept tail may hold whole packets */
+    bool is_ready : 1; /* in the ready list */
+    bool is_dirty : 1;
+    bool is_paused : 1;
+    bool hung_up : 1;
+    bool orderly : 1;      /* DISCONNECT came: no will */
+    bool lazy_acks : 1;    /* durability memory: answers do not wait for the store */
+    bool store_pause : 1;  /* unread because the store takes nothing */
+    bool plain_out : 1;    /* packets to it are the same as to any other of its version */
+    bool opened : 1;       /* CONNACK has left */
+    bool said_goodbye : 1; /* it ends because the client or we wished so: no lingering */
+    bool had_pause : 1;    /* back-pressure: this publisher was left unread for its time */
 };
 
 /* ---- deliveries ---- */
@@ -613,5 +623,8 @@ void handle_pingreq(struct shard *sh, struct link *l);
 /* Closes for what a decoder said. */
 void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why);
 void sub_progress_free(struct sub_progress *p);
+
+_Static_assert(sizeof(struct link) <= 192, "a connection has outgrown its size class");
+_Static_assert(offsetof(struct client, id) <= 144, "a session of a 16-byte id, its size class");
 
 #endif

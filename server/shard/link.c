@@ -47,6 +47,12 @@ void link_pause(struct shard *sh, struct link *l, int64_t until_ms)
 
 /* ---- keep alive ---- */
 
+/* Modulo 2^32 ms: the timer looks more often than that. */
+static int64_t silent_ms(const struct shard *sh, const struct link *l)
+{
+    return (uint32_t)sh->now_ms - l->last_rx_ms;
+}
+
 static void keepalive_timer(void *owner, struct timer *t)
 {
     struct shard *sh = owner;
@@ -57,7 +63,7 @@ static void keepalive_timer(void *owner, struct timer *t)
         link_free(sh, l);
         return;
     }
-    deadline = l->last_rx_ms + l->keep_alive_ms;
+    deadline = sh->now_ms - silent_ms(sh, l) + l->keep_alive_ms;
     if (l->is_paused || l->state != LINK_OPEN) {
         /* Not read: its silence is ours, the clock stands still. */
         deadline = sh->now_ms + l->keep_alive_ms;
@@ -75,10 +81,42 @@ static void keepalive_timer(void *owner, struct timer *t)
 
 void link_touch_keepalive(struct shard *sh, struct link *l)
 {
-    l->last_rx_ms = sh->now_ms;
+    l->last_rx_ms = (uint32_t)sh->now_ms;
     if (l->keep_alive_ms != 0) {
         timer_set(&sh->wheel, &l->timer, sh->now_ms + l->keep_alive_ms);
     }
+}
+
+/* ---- the answers that wait ---- */
+
+static struct ack_slot *first_ack(const struct link *l)
+{
+    return l->acks_last == NULL ? NULL : l->acks_last->next;
+}
+
+static void append_ack(struct link *l, struct ack_slot *s)
+{
+    if (l->acks_last == NULL) {
+        s->next = s;
+    } else {
+        s->next = l->acks_last->next;
+        l->acks_last->next = s;
+    }
+    l->acks_last = s;
+    l->nacks++;
+}
+
+static struct ack_slot *take_ack(struct link *l)
+{
+    struct ack_slot *s = first_ack(l);
+
+    if (s == l->acks_last) {
+        l->acks_last = NULL;
+    } else {
+        l->acks_last->next = s->next;
+    }
+    l->nacks--;
+    return s;
 }
 
 /* ---- life ---- */
@@ -93,10 +131,9 @@ struct link *link_create(struct shard *sh, struct handover *h)
     l->conn = h->conn;
     h->conn = (struct conn){.fd = -1};
     l->listener = h->listener;
-    l->version = (uint8_t)h->connect.version;
-    l->acks_last = &l->acks;
+    l->version = h->connect.version & 7u;
     l->timer.fn = keepalive_timer;
-    l->last_rx_ms = sh->now_ms;
+    l->last_rx_ms = (uint32_t)sh->now_ms;
     l->state = LINK_CONNECTING;
     l->lazy_acks = listener_conf(l->listener)->durability == CONFIG_DURABILITY_MEMORY;
     l->readable = true;
@@ -106,9 +143,9 @@ struct link *link_create(struct shard *sh, struct handover *h)
 
 void link_drop_acks(struct shard *sh, struct link *l)
 {
-    while (l->acks != NULL) {
-        struct ack_slot *s = l->acks;
-        l->acks = s->next;
+    while (l->acks_last != NULL) {
+        struct ack_slot *s = take_ack(l);
+
         if (l->client != NULL) { /* a durable session gets them on its next connection */
             replay_start(sh, l->client, s->replays);
         } else {
@@ -121,8 +158,6 @@ void link_drop_acks(struct shard *sh, struct link *l)
             s->link = NULL; /* its ticket still points to it and frees it */
         }
     }
-    l->acks_last = &l->acks;
-    l->nacks = 0;
 }
 
 static void link5_free(struct link5 *v5)
@@ -362,13 +397,9 @@ static void answered(struct link *l, uint8_t type, uint8_t reason)
 
 static void emit_ready(struct shard *sh, struct link *l)
 {
-    while (l->acks != NULL && l->acks->ready) {
-        struct ack_slot *s = l->acks;
-        l->acks = s->next;
-        if (l->acks == NULL) {
-            l->acks_last = &l->acks;
-        }
-        l->nacks--;
+    while (l->acks_last != NULL && first_ack(l)->ready) {
+        struct ack_slot *s = take_ack(l);
+
         if (l->state == LINK_OPEN || s->type == MQTT_CONNACK) {
             answered(l, s->type, s->reason);
             emit(sh, l, s);
@@ -399,9 +430,7 @@ struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type
     if (ncodes > 0) {
         memcpy(s->codes, codes, ncodes);
     }
-    *l->acks_last = s;
-    l->acks_last = &s->next;
-    l->nacks++;
+    append_ack(l, s);
     return s;
 }
 
@@ -445,7 +474,7 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
     struct ack_slot *s;
     uint8_t *p;
 
-    if (l->acks != NULL) { /* in its turn */
+    if (l->acks_last != NULL) { /* in its turn */
         s = link_slot(sh, l, type, packet_id, reason, NULL, 0);
         if (s != NULL) {
             link_slot_ready(sh, s);
@@ -585,7 +614,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
         case FRAME_OK:
             break;
         }
-        l->last_rx_ms = sh->now_ms; /* whole packets count, not bytes [MQTT-3.1.2-24] */
+        l->last_rx_ms = (uint32_t)sh->now_ms; /* whole packets count, not bytes [MQTT-3.1.2-24] */
         handle_packet(sh, l, &f);
         if (l->is_paused || l->progress != NULL) {
             return used; /* not taken, or not to its end: the same packet again later */

@@ -357,7 +357,7 @@ static bool record_id(struct shard *sh, struct client *c, struct out_msg *o)
     }
     op = ticket_op(&t->part[0], ST_ENTRY_STEP);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->seq = o->seq;
         op->packet_id = o->packet_id;
     }
@@ -483,7 +483,7 @@ void outq_pump(struct shard *sh, struct client *c)
 
 void outq_detached(struct shard *sh, struct client *c)
 {
-    if (sh->spills && c->out != NULL && c->session != 0) {
+    if (sh->spills && c->out != NULL && c->stored) {
         spill_detached(sh, c);
     }
 }
@@ -567,7 +567,7 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
     o->seq = ++c->out->next_seq;
     op = ticket_op(part, ST_ENTRY_PUT);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->seq = o->seq;
         op->body = o->msg->body_id;
         op->packet_id = o->packet_id;
@@ -585,7 +585,7 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
 static void offer_acknowledged(struct shard *sh, const struct delivery *d, struct client *c,
                                const struct encode *e)
 {
-    bool kept = d != NULL && d->part != NULL && c->durable && c->session != 0;
+    bool kept = d != NULL && d->part != NULL && c->durable && c->stored;
     struct outq *q = outq_of(sh, c);
     bool behind;
     bool direct;
@@ -794,7 +794,7 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
     }
     op = ticket_op(&t->part[0], ST_ENTRY_STEP);
     if (op != NULL) {
-        op->session = c->session;
+        op->session = client_session(c);
         op->seq = o->seq;
         op->packet_id = o->packet_id;
         op->flags = 1;

@@ -109,7 +109,8 @@ static bool add_session(void *arg, const struct store_session *s)
     if (c == NULL) {
         return false;
     }
-    c->session = s->session;
+    c->uid = s->session;
+    c->stored = true;
     c->durable = true;
     c->version = s->flags & (uint8_t)~SESSION_CONNECTED;
     c->expiry_s = s->expiry_s;

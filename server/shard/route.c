@@ -35,7 +35,7 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
                        struct ticket **out)
 {
     const struct message *m = r->msg;
-    bool inbound = m->qos == 2 && r->publisher != NULL && r->publisher->session != 0;
+    bool inbound = m->qos == 2 && r->publisher != NULL && r->publisher->stored;
     uint32_t nparts = 1;
 
     *out = NULL;
@@ -82,10 +82,10 @@ static void fill_origin(struct ticket *t, const struct route *r)
             op->session = r->will_of;
         }
     }
-    if (m->qos == 2 && r->publisher != NULL && r->publisher->session != 0) {
+    if (m->qos == 2 && r->publisher != NULL && r->publisher->stored) {
         op = ticket_op(p, ST_INBOUND_PUT);
         if (op != NULL) {
-            op->session = r->publisher->session;
+            op->session = client_session(r->publisher);
             op->packet_id = r->packet_id;
         }
     }

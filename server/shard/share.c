@@ -270,7 +270,7 @@ static struct ticket *ticket_for_move(struct shard *sh, const struct client *c, 
     if (o->seq != 0 && o->wait == NULL) { /* else behind its own ticket, later */
         op = ticket_op(&t->part[0], ST_ENTRY_DEL);
         if (op != NULL) {
-            op->session = c->session;
+            op->session = client_session(c);
             op->seq = o->seq;
             o->seq = 0;
         }

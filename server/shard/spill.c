@@ -150,7 +150,7 @@ void spill_read(struct shard *sh, struct client *c)
     m->shard = sh;
     m->client = c;
     m->page = (struct store_page){.done = page_done,
-                                  .session = c->session,
+                                  .session = client_session(c),
                                   .from_seq = q->disk.from,
                                   .max_entries = PAGE_ENTRIES,
                                   .max_bytes = PAGE_BYTES};

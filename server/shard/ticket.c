@@ -254,7 +254,7 @@ void ticket_flush_lazy(struct shard *sh)
 
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o)
 {
-    struct store_op del = {.kind = ST_ENTRY_DEL, .session = c->session, .seq = o->seq};
+    struct store_op del = {.kind = ST_ENTRY_DEL, .session = client_session(c), .seq = o->seq};
     struct ticket_part *p = o->wait == NULL ? NULL : o->wait->part;
     struct store_op *op;
 

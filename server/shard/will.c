@@ -94,7 +94,7 @@ static void publish(struct shard *sh, struct will **w, uint64_t origin, uint64_t
 void will_publish(struct shard *sh, struct client *c)
 {
     if (c->will != NULL) {
-        publish(sh, &c->will, c->uid, client_will_id(c));
+        publish(sh, &c->will, c->uid, c->uid);
     }
 }
 
