@@ -23,6 +23,7 @@
 #define LEAVES_LOCKED  16u   /* leaves looked at for expired messages while a stripe is locked */
 #define LEAVES_CALL    1024u /* and by one call */
 #define EXPIRED_LOCKED 64u
+#define FETCH_AHEAD    4u /* messages asked for before their turn */
 
 struct retained_stripe {
     _Alignas(64) pthread_mutex_t lock;
@@ -235,6 +236,65 @@ enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
         return clear_topic(s, p, old);
     }
     return old != NULL ? change_topic(s, p, old, m) : add_topic(s, hash, m);
+}
+
+static unsigned stripe_of_message(const struct retained *r, const struct message *m)
+{
+    return stripe_of(r, hash_of(r, message_topic(m), m->topic_n));
+}
+
+/* v in the order of its stripes, which end at ends[]; `to` has room for as many. */
+static void group_by_stripe(const struct retained *r, struct message *const *v, size_t n,
+                            struct message **to, size_t *ends)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        ends[stripe_of_message(r, v[i])]++;
+    }
+    for (unsigned i = 0; i < r->nstripes; i++) {
+        const size_t count = ends[i];
+        ends[i] = at; /* where it begins, until all of it is there */
+        at += count;
+    }
+    for (size_t i = 0; i < n; i++) {
+        to[ends[stripe_of_message(r, v[i])]++] = v[i];
+    }
+}
+
+static bool put_group(struct retained_stripe *s, struct message **v, size_t n)
+{
+    bool ok = true;
+
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < n && ok; i++) {
+        if (i + FETCH_AHEAD < n) {
+            __builtin_prefetch(v[i + FETCH_AHEAD]);
+            __builtin_prefetch(message_topic(v[i + FETCH_AHEAD]));
+        }
+        ok = retained_put(s, v[i]) != RETAINED_NOMEM;
+    }
+    retained_unlock(s);
+    return ok;
+}
+
+bool retained_put_all(struct retained *r, struct message **v, size_t n)
+{
+    size_t *ends = calloc(r->nstripes, sizeof(*ends));
+    struct message **grouped = malloc((n > 0 ? n : 1) * sizeof(struct message *));
+    bool ok = ends != NULL && grouped != NULL;
+    size_t begin = 0;
+
+    if (ok) {
+        group_by_stripe(r, v, n, grouped, ends);
+    }
+    for (unsigned i = 0; ok && i < r->nstripes; i++) {
+        ok = put_group(&r->stripes[i], grouped + begin, ends[i] - begin);
+        begin = ends[i];
+    }
+    free(grouped);
+    free(ends);
+    return ok;
 }
 
 /* ---- replay: where to look next ---- */

@@ -564,6 +564,30 @@ static int load_inbound(struct load *ld)
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* Rows; an object of several pieces counts as several. */
+static int rows_of(MDB_txn *txn, MDB_dbi dbi, uint64_t *n)
+{
+    MDB_stat st;
+    int rc = mdb_stat(txn, dbi, &st);
+
+    *n = rc == 0 ? st.ms_entries : 0;
+    return rc;
+}
+
+static int load_totals(struct load *ld)
+{
+    const struct state *s = &ld->d->state;
+    struct store_totals t;
+    int rc = rows_of(ld->txn, s->sessions, &t.sessions);
+
+    rc = rc != 0 ? rc : rows_of(ld->txn, s->subs, &t.subs);
+    rc = rc != 0 ? rc : rows_of(ld->txn, s->retained, &t.retained);
+    if (rc == 0 && ld->l->totals != NULL) {
+        ld->l->totals(ld->l->arg, &t);
+    }
+    return rc;
+}
+
 enum store_rc recover_load(struct store *s, const struct store_load *l)
 {
     struct durable *d = (struct durable *)s;
@@ -573,7 +597,8 @@ enum store_rc recover_load(struct store *s, const struct store_load *l)
     if (rc != 0) {
         return env_rc(rc);
     }
-    rc = load_table(&ld, d->state.sessions, 8, ST_SESSION_PUT);
+    rc = load_totals(&ld);
+    rc = rc != 0 ? rc : load_table(&ld, d->state.sessions, 8, ST_SESSION_PUT);
     rc = rc != 0 ? rc : load_table(&ld, d->state.subs, SUB_KEY, ST_SUB_PUT);
     rc = rc != 0 ? rc : load_inbound(&ld);
     rc = rc != 0 ? rc : load_table(&ld, d->state.wills, 8, ST_WILL_PUT);

@@ -7,10 +7,12 @@
  * thread are kept in the order they were submitted. What was reported ST_OK survives whatever the
  * store promises to survive; what was not may or may not be there.
  *
- * Threads    store_submit(): any. unit->done(): a thread of the store's; it must only hand over.
+ * Threads    store_submit(): any. unit->done(), done_all(): a thread of the store's; they must only
+ * hand over.
  *
- * Ownership  a unit and everything its operations point to are the store's until done(), which is
- * called exactly once; a unit that store_submit() did not accept never left the caller.
+ * Ownership  a unit and everything its operations point to are the store's until done() or
+ * done_all(), of which one is called exactly once for it; a unit that store_submit() did not accept
+ * never left the caller.
  *
  * Blocking   store_open*(), store_load(), store_backup() and store_close() only.
  *
@@ -80,6 +82,9 @@ struct store_unit {
     struct store_op *ops; /* may be NULL when nops is 0: then done() marks a place in the order */
     uint32_t nops;
     int64_t due_ms; /* the store's */
+    /* Not NULL: called instead of done(), with a list (by `next`, in the order of submission) of
+     * units that have the same done_all and the same answer: as many as stood side by side. */
+    void (*done_all)(struct store_unit *list, enum store_rc rc);
 };
 
 struct store;
@@ -148,10 +153,17 @@ struct store_session {
     uint64_t bytes;          /* of their bodies */
 };
 
+/* What is to come, or a little more. */
+struct store_totals {
+    uint64_t sessions, subs, retained;
+};
+
 /* Everything but the queues, once, before the first submit. A callback that returns false ends it
- * with ST_NOMEM. Views are valid during the call. */
+ * with ST_NOMEM. Views are valid during the call. Sessions come in ascending order, then what
+ * belongs to them: subscriptions, QoS 2 ids and wills, each kind in ascending order of sessions. */
 struct store_load {
     void *arg;
+    void (*totals)(void *arg, const struct store_totals *t); /* before all others; may be NULL */
     bool (*session)(void *arg, const struct store_session *s);
     bool (*sub)(void *arg, uint64_t session, struct store_bytes filter, uint8_t flags,
                 uint32_t sub_id);

@@ -42,17 +42,17 @@ struct client *client_find(struct shard *sh, struct span id)
 }
 
 /* A table that cannot grow stays as it is: slower, not wrong. */
-static void grow(struct shard *sh)
+static void grow(struct shard *sh, uint32_t cap)
 {
     uint32_t old_cap = sh->clients_cap;
     struct client **old = sh->clients;
-    struct client **bigger = calloc((size_t)old_cap * 2, sizeof(*bigger));
+    struct client **bigger = calloc(cap, sizeof(*bigger));
 
     if (bigger == NULL) {
         return;
     }
     sh->clients = bigger;
-    sh->clients_cap = old_cap * 2;
+    sh->clients_cap = cap;
     for (uint32_t i = 0; i < old_cap; i++) {
         while (old[i] != NULL) {
             struct client *c = old[i];
@@ -65,6 +65,18 @@ static void grow(struct shard *sh)
     free(old);
 }
 
+void clients_reserve(struct shard *sh, uint64_t n)
+{
+    uint32_t cap = sh->clients_cap;
+
+    while (cap < n && cap < UINT32_C(1) << 30) {
+        cap *= 2;
+    }
+    if (cap > sh->clients_cap) {
+        grow(sh, cap);
+    }
+}
+
 struct client *client_create(struct shard *sh, struct span id)
 {
     struct client *c = calloc(1, offsetof(struct client, id) + id.n);
@@ -74,7 +86,7 @@ struct client *client_create(struct shard *sh, struct span id)
         return NULL;
     }
     if (sh->clients_n >= sh->clients_cap) {
-        grow(sh);
+        grow(sh, sh->clients_cap * 2);
     }
     memcpy(c->id, id.p, id.n);
     c->id_n = (uint16_t)id.n;

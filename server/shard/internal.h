@@ -461,6 +461,8 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
 bool clients_init(struct shard *sh);
 void clients_fini(struct shard *sh);
 struct client *client_find(struct shard *sh, struct span id);
+/* Room for n sessions, where there is memory: for a start that knows how many will come. */
+void clients_reserve(struct shard *sh, uint64_t n);
 struct client *client_create(struct shard *sh, struct span id);
 void client_end(struct shard *sh,
                 struct client *c);  /* the session is over; removal goes on in turns */

@@ -5,11 +5,14 @@
 
 #include <stdlib.h>
 
-#define WILL_GRACE_MS 10000 /* after a restart a will waits at least so long for its client */
+#define WILL_GRACE_MS  10000   /* after a restart a will waits at least so long for its client */
+#define PROGRESS_MS    2000    /* a start that takes longer says so often how far it is */
+#define RETAINED_BATCH 262144u /* retained messages that go into the index together */
+#define PROGRESS_EVERY 16384u  /* records between two looks at the clock */
 
-/* Sessions by the store's id, while loading. */
+/* A session of the store, while loading. */
 struct entry {
-    uint64_t session; /* 0: empty */
+    uint64_t session;
     struct client *client;
     struct shard *shard;
     int64_t disconnected_ms;
@@ -19,51 +22,78 @@ struct entry {
 struct restore {
     struct broker_shared *b;
     struct restored *sum;
-    struct entry *table; /* open addressing, power of two */
+    struct entry *v; /* ascending, as the store gives them */
     uint64_t cap, n;
+    uint64_t at; /* of the session that was found last: what belongs to them comes in their order */
+    struct message **batch; /* retained, each with a reference of ours; RETAINED_BATCH of room */
+    size_t nbatch;
     uint64_t last_retained;
+    uint64_t records, expected;
+    int64_t told_ms;
 };
 
-static struct entry *find(const struct restore *r, uint64_t session)
+/* One more record; says now and then how far it is. */
+static void note_progress(struct restore *r)
 {
-    uint64_t i;
+    int64_t now_ms;
 
-    if (r->cap == 0) {
-        return NULL;
+    if (++r->records % PROGRESS_EVERY != 0) {
+        return;
     }
-    i = session * 0x9E3779B97F4A7C15u;
-    for (i >>= 20;; i++) {
-        struct entry *e = &r->table[i & (r->cap - 1)];
-        if (e->session == session || e->session == 0) {
-            return e;
-        }
+    now_ms = clock_now_ms(r->b->clock);
+    if (now_ms - r->told_ms >= PROGRESS_MS) {
+        r->told_ms = now_ms;
+        log_info(r->b->log, "store: %llu of %llu records loaded", (unsigned long long)r->records,
+                 (unsigned long long)r->expected);
     }
 }
 
-static bool grow(struct restore *r)
+static bool grow(struct restore *r, uint64_t cap)
 {
-    struct restore bigger = {.cap = r->cap == 0 ? 1024 : r->cap * 2};
+    struct entry *bigger = realloc(r->v, cap * sizeof(*bigger));
 
-    bigger.table = calloc(bigger.cap, sizeof(*bigger.table));
-    if (bigger.table == NULL) {
+    if (bigger == NULL) {
         return false;
     }
-    for (uint64_t i = 0; i < r->cap; i++) {
-        if (r->table[i].session != 0) {
-            *find(&bigger, r->table[i].session) = r->table[i];
-        }
-    }
-    free(r->table);
-    r->table = bigger.table;
-    r->cap = bigger.cap;
+    r->v = bigger;
+    r->cap = cap;
     return true;
 }
 
-static struct entry *known(const struct restore *r, uint64_t session)
+/* NULL: the session has ended, something of it was left. */
+static struct entry *known(struct restore *r, uint64_t session)
 {
-    struct entry *e = find(r, session);
+    uint64_t lo = 0;
+    uint64_t hi = r->n;
 
-    return e == NULL || e->session == 0 ? NULL : e;
+    for (unsigned near = 0; near < 2 && r->at < r->n; near++, r->at++) {
+        if (r->v[r->at].session == session) {
+            return &r->v[r->at];
+        }
+    }
+    while (lo < hi) {
+        const uint64_t mid = lo + (hi - lo) / 2;
+        if (r->v[mid].session < session) {
+            lo = mid + 1;
+        } else {
+            hi = mid;
+        }
+    }
+    r->at = lo;
+    return lo < r->n && r->v[lo].session == session ? &r->v[lo] : NULL;
+}
+
+/* Tables get their size at once: growing would touch each session several times. */
+static void expect(void *arg, const struct store_totals *t)
+{
+    struct restore *r = arg;
+    const uint64_t each = t->sessions / r->b->nshards;
+
+    r->expected = t->sessions + t->subs + t->retained;
+    for (unsigned i = 0; i < r->b->nshards; i++) {
+        clients_reserve(r->b->shards[i], each);
+    }
+    (void)grow(r, t->sessions > 0 ? t->sessions : 1); /* else it grows as they come */
 }
 
 /* The books of what is on disk; nothing of it is read before the client comes. */
@@ -102,7 +132,8 @@ static bool add_session(void *arg, const struct store_session *s)
     struct shard *sh = r->b->shards[broker_shard_of(r->b, id)];
     struct client *c;
 
-    if (r->n * 2 >= r->cap && !grow(r)) {
+    note_progress(r);
+    if (r->n == r->cap && !grow(r, r->cap < 512 ? 1024 : r->cap * 2)) {
         return false;
     }
     c = client_create(sh, id);
@@ -117,12 +148,11 @@ static bool add_session(void *arg, const struct store_session *s)
     if (!set_queue(sh, c, s)) {
         return false;
     }
-    *find(r, s->session) = (struct entry){.session = s->session,
-                                          .client = c,
-                                          .shard = sh,
-                                          .disconnected_ms = s->disconnected_ms,
-                                          .will_ms = INT64_MAX};
-    r->n++;
+    r->v[r->n++] = (struct entry){.session = s->session,
+                                  .client = c,
+                                  .shard = sh,
+                                  .disconnected_ms = s->disconnected_ms,
+                                  .will_ms = INT64_MAX};
     r->sum->sessions++;
     r->sum->queued += s->count;
     return true;
@@ -134,6 +164,7 @@ static bool add_sub(void *arg, uint64_t session, struct store_bytes filter, uint
     struct restore *r = arg;
     struct entry *e = known(r, session);
 
+    note_progress(r);
     if (e == NULL) {
         return true;
     }
@@ -215,33 +246,46 @@ static bool add_will(void *arg, const struct store_op *op)
     return true;
 }
 
+/* The references that were gathered go over to the index. */
+static bool flush_retained(struct restore *r)
+{
+    bool ok = retained_put_all(r->b->retained, r->batch, r->nbatch);
+
+    for (size_t i = 0; i < r->nbatch; i++) {
+        message_unref(r->batch[i]);
+    }
+    r->nbatch = 0;
+    return ok;
+}
+
 static bool add_retained(void *arg, const struct store_op *op)
 {
     struct restore *r = arg;
-    struct message *m = message_of(op);
-    struct retained_stripe *s;
-    enum retained_rc rc;
+    struct message *m;
 
+    note_progress(r);
+    if (r->batch == NULL) {
+        r->batch = malloc(RETAINED_BATCH * sizeof(struct message *));
+    }
+    m = r->batch == NULL ? NULL : message_of(op);
     if (m == NULL) {
         return false;
     }
     m->retain = true;
     m->number = op->seq;
-    s = retained_lock(r->b->retained, message_topic(m), m->topic_n);
-    rc = retained_put(s, m);
-    retained_unlock(s);
-    message_unref(m);
+    r->batch[r->nbatch++] = m;
     if (op->seq > r->last_retained) {
         r->last_retained = op->seq;
     }
     r->sum->retained++;
-    return rc != RETAINED_NOMEM;
+    return r->nbatch < RETAINED_BATCH || flush_retained(r);
 }
 
 enum store_rc shards_restore(struct broker_shared *b, struct restored *out)
 {
-    struct restore r = {.b = b, .sum = out};
+    struct restore r = {.b = b, .sum = out, .told_ms = clock_now_ms(b->clock)};
     struct store_load load = {.arg = &r,
+                              .totals = expect,
                               .session = add_session,
                               .sub = add_sub,
                               .inbound = add_inbound,
@@ -251,13 +295,14 @@ enum store_rc shards_restore(struct broker_shared *b, struct restored *out)
 
     *out = (struct restored){0};
     rc = store_load(b->store, &load);
-    for (uint64_t i = 0; i < r.cap; i++) {
-        struct entry *e = &r.table[i];
-        if (e->session != 0) {
-            client_restored(e->shard, e->client, e->disconnected_ms, e->will_ms);
-        }
+    if (r.batch != NULL && !flush_retained(&r) && rc == ST_OK) {
+        rc = ST_NOMEM;
+    }
+    for (uint64_t i = 0; i < r.n; i++) {
+        client_restored(r.v[i].shard, r.v[i].client, r.v[i].disconnected_ms, r.v[i].will_ms);
     }
     retained_go_on_from(b->retained, r.last_retained);
-    free(r.table);
+    free(r.batch);
+    free(r.v);
     return rc;
 }

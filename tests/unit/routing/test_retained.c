@@ -443,6 +443,42 @@ static void test_long_topics(void)
     retained_destroy(r);
 }
 
+/* Many at once: each topic has the last of its messages, whatever the stripes. */
+static void test_put_all(void)
+{
+    enum { MESSAGES = 3000, SITES = 700 };
+    static struct message *v[MESSAGES];
+    struct retained *r = create(16);
+    struct message *got[2];
+
+    for (unsigned i = 0; i < MESSAGES; i++) {
+        char topic[32];
+        char payload[16];
+        int n = snprintf(topic, sizeof(topic), "site/%u/state", i % SITES);
+        int len = snprintf(payload, sizeof(payload), "%u", i);
+
+        v[i] = message_create(topic, (size_t)n, payload, (size_t)len, NULL, 0);
+        UNIT_NEED(v[i] != NULL);
+        v[i]->number = i + 1;
+    }
+    CU_ASSERT(retained_put_all(r, v, MESSAGES));
+    for (unsigned i = 0; i < MESSAGES; i++) {
+        message_unref(v[i]);
+    }
+    CU_ASSERT_EQUAL(count(r, "#"), SITES);
+    for (unsigned i = 0; i < SITES; i++) {
+        const unsigned last = i + (MESSAGES - 1 - i) / SITES * SITES;
+        char topic[32];
+
+        snprintf(topic, sizeof(topic), "site/%u/state", i);
+        UNIT_NEED(replay(r, topic, UINT64_MAX, 0, 64, got, 2) == 1);
+        CU_ASSERT_EQUAL(got[0]->number, last + 1);
+        message_unref(got[0]);
+    }
+    CU_ASSERT(retained_put_all(r, NULL, 0));
+    retained_destroy(r);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(set_change_clear)
@@ -454,4 +490,5 @@ UNIT_TESTS = {
     UNIT_TEST(bounded)
     UNIT_TEST(writers_and_replays)
     UNIT_TEST(long_topics)
+    UNIT_TEST(put_all)
 UNIT_TESTS_END
