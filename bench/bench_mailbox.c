@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_mailbox [ITEMS] - pushes into one mailbox: by one thread alone, by several at once with a
- * consumer, in chains, and a ball to and fro between two that sleep (the whole wake-up).
+ * bench_mailbox [ITEMS | --counts] - pushes into one mailbox: by one thread alone, by several at
+ * once with a consumer, in chains, and a ball to and fro between two that sleep (the whole
+ * wake-up).
  */
 #include "bench/micro.h"
 #include "routing/mailbox.h"
@@ -154,9 +155,31 @@ static double wakeup_ns(unsigned rounds)
     return begin / (2 * rounds);
 }
 
-int main(int argc, char **argv)
+/* ---- --counts: only what one thread does alone is the same every time ---- */
+
+static void count_single(void *arg, unsigned n)
 {
-    unsigned items = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) & ~63u : 4000000;
+    (void)arg;
+    (void)alone_ns(n, 1);
+}
+
+static void count_chained(void *arg, unsigned n)
+{
+    (void)arg;
+    (void)alone_ns(n, CHAIN);
+}
+
+static int counts(void)
+{
+    micro_begin("mailbox");
+    micro_simple("push_take", 64000, count_single, NULL);
+    micro_simple("push_take_chain", 64000, count_chained, NULL);
+    micro_end();
+    return 0;
+}
+
+static int measure(unsigned items)
+{
     double single = alone_ns(items, 1);
     double chained = alone_ns(items, CHAIN);
     double wall = 0;
@@ -168,4 +191,12 @@ int main(int argc, char **argv)
            "\"wakeup_one_way_ns\": %.0f}\n",
            single, CHAIN, chained, PRODUCERS, together, wall, wakeup_ns(items / 80));
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (micro_wants_counts(argc, argv)) {
+        return counts();
+    }
+    return measure(argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) & ~63u : 4000000);
 }

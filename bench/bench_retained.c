@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_retained [TOPICS] - the retained index: time to set, replace, look up and replay; memory
- * beside the messages themselves.
+ * bench_retained [TOPICS | --counts] - the retained index: time to set, replace, look up and
+ * replay; memory beside the messages themselves.
  */
 #include "bench/micro.h"
 #include "routing/retained.h"
@@ -55,9 +55,77 @@ static size_t replay(struct retained *r, const char *filter, size_t n, double *w
     return total;
 }
 
-int main(int argc, char **argv)
+/* ---- --counts ---- */
+
+#define COUNTED 4000u
+
+struct counted {
+    struct retained *index;
+    struct message *all[COUNTED];
+};
+
+static void count_set(void *arg, unsigned n)
 {
-    uint64_t topics = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
+    struct counted *c = arg;
+
+    for (unsigned i = 0; i < n; i++) {
+        put(c->index, c->all[i], RETAINED_SET);
+    }
+}
+
+static void count_replace(void *arg, unsigned n)
+{
+    struct counted *c = arg;
+
+    for (unsigned i = 0; i < n; i++) {
+        put(c->index, c->all[i], RETAINED_CHANGED);
+    }
+}
+
+static void count_exact(void *arg, unsigned n)
+{
+    struct counted *c = arg;
+    double ignored = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct message *m = c->all[i];
+
+        MICRO_NEED(replay(c->index, message_topic(m), m->topic_n, &ignored) == 1);
+    }
+}
+
+static void count_all(void *arg, unsigned n)
+{
+    double ignored = 0;
+
+    MICRO_NEED(replay(((struct counted *)arg)->index, "#", 1, &ignored) == n);
+}
+
+static int counts(void)
+{
+    static struct counted c;
+    uint64_t rng = MICRO_SEED;
+
+    c.index = retained_create(STRIPES, 0, 0, MICRO_SEED);
+    MICRO_NEED(c.index != NULL);
+    for (unsigned i = 0; i < COUNTED; i++) {
+        c.all[i] = make((uint64_t)i * 7919 % COUNTED + micro_random(&rng) % 1000 * COUNTED);
+    }
+    micro_begin("retained");
+    micro_simple("set", COUNTED, count_set, &c);
+    micro_simple("replace", COUNTED, count_replace, &c);
+    micro_simple("replay_exact", COUNTED, count_exact, &c);
+    micro_simple("replay_all", COUNTED, count_all, &c);
+    micro_end();
+    for (unsigned i = 0; i < COUNTED; i++) {
+        message_unref(c.all[i]);
+    }
+    retained_destroy(c.index);
+    return 0;
+}
+
+static int measure(uint64_t topics)
+{
     struct retained *r = retained_create(STRIPES, 0, 0, MICRO_SEED);
     struct message **all = calloc(topics, sizeof(*all));
     uint64_t rng = MICRO_SEED;
@@ -118,4 +186,12 @@ int main(int argc, char **argv)
     free(all);
     retained_destroy(r);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (micro_wants_counts(argc, argv)) {
+        return counts();
+    }
+    return measure(argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_tree [FILTERS] - one shard's subscriptions in the topic tree, one subscriber each: time and
- * memory per subscription, the longest single put, and what a match costs with and without the
- * cache.
+ * bench_tree [FILTERS | --counts] - one shard's subscriptions in the topic tree, one subscriber
+ * each: time and memory per subscription, the longest single put, and what a match costs with and
+ * without the cache.
  */
 #include "bench/micro.h"
 #include "routing/match_cache.h"
@@ -158,9 +158,83 @@ static void cached_each(const struct tree *tree, const struct topic *t, struct f
     match_cache_destroy(c);
 }
 
-int main(int argc, char **argv)
+/* ---- --counts ---- */
+
+#define COUNTED 4000u /* filters */
+
+struct counted {
+    struct tree *tree;
+    struct subscribers *subs;
+    struct sub_owner owner;
+    struct match_cache *cache;
+    struct topic *topics;
+};
+
+static void count_put(void *arg, unsigned n)
 {
-    uint64_t filters = argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000;
+    struct counted *c = arg;
+    struct figures f = {0};
+
+    fill(c->subs, &c->owner, n, false, &f);
+}
+
+static void count_remove(void *arg, unsigned n)
+{
+    struct counted *c = arg;
+
+    MICRO_NEED(c->owner.count == n);
+    empty(c->subs, &c->owner);
+}
+
+static void count_match(void *arg, unsigned n)
+{
+    const struct counted *c = arg;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct match *m = tree_match(c->tree, c->topics[i].text, c->topics[i].n);
+
+        MICRO_NEED(m != NULL);
+        match_unref(m);
+    }
+}
+
+static void count_cached(void *arg, unsigned n)
+{
+    const struct counted *c = arg;
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct topic *t = &c->topics[i % 256];
+
+        MICRO_NEED(match_cache_get(c->cache, t->text, t->n) != NULL);
+    }
+}
+
+static int counts(void)
+{
+    struct counted c = {.tree = tree_create(), .topics = make_topics(COUNTED)};
+
+    MICRO_NEED(c.tree != NULL);
+    c.subs = subscribers_create(c.tree, 0, MICRO_SEED);
+    c.cache = match_cache_create(c.tree, 1024, MICRO_SEED);
+    MICRO_NEED(c.subs != NULL && c.cache != NULL);
+    rcu_register();
+    micro_begin("tree");
+    micro_simple("put", COUNTED, count_put, &c);
+    micro_simple("match", COUNTED, count_match, &c);
+    count_cached(&c, 256 * 64); /* until it has grown */
+    micro_simple("match_cached", COUNTED, count_cached, &c);
+    micro_simple("remove", COUNTED, count_remove, &c);
+    micro_end();
+    match_cache_destroy(c.cache);
+    subscribers_destroy(c.subs);
+    rcu_unregister();
+    tree_destroy(c.tree);
+    free(c.topics);
+    return 0;
+}
+
+static int measure(uint64_t filters)
+{
     struct tree *tree = tree_create();
     struct subscribers *s = subscribers_create(tree, 0, MICRO_SEED);
     struct sub_owner owner = {0};
@@ -193,4 +267,12 @@ int main(int argc, char **argv)
     rcu_unregister();
     tree_destroy(tree);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (micro_wants_counts(argc, argv)) {
+        return counts();
+    }
+    return measure(argc > 1 ? strtoull(argv[1], NULL, 10) : 1000000);
 }

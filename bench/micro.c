@@ -4,6 +4,7 @@
 #include <linux/perf_event.h>
 #include <malloc.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -50,4 +51,94 @@ size_t micro_heap_bytes(void)
     }
     mi = mallinfo2();
     return mi.uordblks + mi.hblkhd;
+}
+
+/* In place of the kernel's: hash tables are seeded by it, and their chains cost instructions. */
+ssize_t getrandom(void *p, size_t n, unsigned flags)
+{
+    static uint64_t state = MICRO_SEED;
+    uint8_t *at = p;
+
+    (void)flags;
+    for (size_t i = 0; i < n; i++) {
+        at[i] = (uint8_t)micro_random(&state);
+    }
+    return (ssize_t)n;
+}
+
+bool micro_wants_counts(int argc, char **argv)
+{
+    return argc == 2 && strcmp(argv[1], "--counts") == 0;
+}
+
+/* ---- cases ---- */
+
+/* Of the case that runs. */
+static struct {
+    int count_fd;
+    unsigned cases;
+    double ns, instructions;
+} now;
+
+void micro_begin(const char *bench)
+{
+    now.count_fd = micro_count_open();
+    now.cases = 0;
+    printf("{\"bench\": \"%s\", \"cases\": {", bench);
+}
+
+void micro_end(void)
+{
+    puts("}}");
+    if (now.count_fd >= 0) {
+        close(now.count_fd);
+    }
+}
+
+/* Callgrind counts between entry and exit of this function... */
+__attribute__((noipa)) void micro_timed(void (*fn)(void *arg, unsigned n), void *arg, unsigned n)
+{
+    double count = micro_count_read(now.count_fd);
+    double begin = micro_cpu_ns();
+
+    fn(arg, n);
+    now.ns += micro_cpu_ns() - begin;
+    now.instructions += micro_count_read(now.count_fd) - count;
+}
+
+/* ... and writes what it has counted at the exit of this one. */
+__attribute__((noipa)) static void micro_case_over(const char *name, unsigned ops)
+{
+    printf("%s\"%s\": {\"ops\": %u, \"ns\": %.1f", now.cases++ > 0 ? ", " : "", name, ops,
+           now.ns / ops);
+    if (now.count_fd >= 0) {
+        printf(", \"instructions\": %.1f", now.instructions / ops);
+    }
+    putchar('}');
+}
+
+void micro_case(const char *name, unsigned ops, void (*run)(void *arg, unsigned ops), void *arg)
+{
+    now.ns = now.instructions = 0;
+    run(arg, ops);
+    micro_case_over(name, ops);
+}
+
+struct simple {
+    void (*fn)(void *arg, unsigned ops);
+    void *arg;
+};
+
+static void run_simple(void *arg, unsigned ops)
+{
+    const struct simple *s = arg;
+
+    micro_timed(s->fn, s->arg, ops);
+}
+
+void micro_simple(const char *name, unsigned ops, void (*fn)(void *arg, unsigned ops), void *arg)
+{
+    struct simple s = {fn, arg};
+
+    micro_case(name, ops, run_simple, &s);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * micro.h - what the benchmarks share: a clock, instructions retired (where the kernel lets us
- * count), random numbers from a fixed seed. Every benchmark prints one JSON line.
+ * count), random numbers from a fixed seed. Every benchmark prints one JSON line. With --counts it
+ * does a small fixed amount of work in cases, which bench/counts runs under callgrind.
  */
 #ifndef NOCTULE_MICRO_H
 #define NOCTULE_MICRO_H
@@ -42,6 +43,12 @@ static inline uint64_t micro_random(uint64_t *state)
     return z ^ (z >> 31);
 }
 
+/* The optimizer has to believe that *p is read and changed here: nothing moves out of a loop. */
+static inline void micro_keep(void *p)
+{
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
+
 #define MICRO_NEED(cond)                                                                           \
     do {                                                                                           \
         if (!(cond)) {                                                                             \
@@ -50,9 +57,28 @@ static inline uint64_t micro_random(uint64_t *state)
         }                                                                                          \
     } while (0)
 
+/* True for a program called with --counts alone. */
+bool micro_wants_counts(int argc, char **argv);
+
 /* Instructions of this thread in user mode; -1 where they cannot be counted. */
 int micro_count_open(void);
 double micro_count_read(int fd); /* 0 for fd -1 */
+
+/* ---- cases: one figure each, in the one JSON line of a program ---- */
+
+/* {"bench": NAME, "cases": {CASE: {"ops": N, "ns": X, "instructions": Y}, ...}} with both per
+ * operation; instructions only where the kernel lets us count. */
+void micro_begin(const char *bench);
+void micro_end(void);
+
+/* Runs `run`, which calls micro_timed() for the parts that count; they are ops operations in all.
+ */
+void micro_case(const char *name, unsigned ops, void (*run)(void *arg, unsigned ops), void *arg);
+/* Time and instructions of fn(arg, n) go to the case that runs. bench/counts finds it by its name.
+ */
+void micro_timed(void (*fn)(void *arg, unsigned n), void *arg, unsigned n);
+/* A case all of which counts. */
+void micro_simple(const char *name, unsigned ops, void (*fn)(void *arg, unsigned ops), void *arg);
 
 /* Bytes the allocator has handed out, its rounding included; 0 where that is not known. */
 size_t micro_heap_bytes(void);
