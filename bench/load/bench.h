@@ -7,33 +7,9 @@
 
 #include "bench/load/client.h"
 #include "bench/load/histogram.h"
+#include "bench/load/options.h"
+#include "bench/load/progress.h"
 #include "bench/load/usage.h"
-
-struct options {
-    const char *scenario;
-    const char *host; /* name, address, or the path of a unix socket */
-    unsigned port;
-    enum mqtt_version version;
-    uint8_t qos;
-    uint32_t publishers;
-    uint32_t subscribers;
-    uint32_t clients; /* p2p: pairs; idle: connections */
-    uint32_t window;  /* messages per publisher that are not through yet */
-    uint32_t payload_n;
-    uint64_t count; /* messages per publisher; 0: by time */
-    double seconds;
-    double rate;      /* chaos: messages per second and publisher */
-    double timeout_s; /* silence after which a run is given up */
-    uint64_t seed;
-    pid_t pid;        /* of the broker, 0: not measured */
-    uint32_t groups;  /* shared */
-    uint16_t aliases; /* topic aliases per publisher, and offered to the broker */
-    bool properties;  /* extras.h on every message */
-    bool durable;     /* clients have durable sessions */
-    bool offline;     /* p2p, fanout, fanin: receivers' sessions have no connections */
-    bool json;
-    bool verbose;
-};
 
 #define MAX_COMPLAINTS 20
 
@@ -44,14 +20,17 @@ struct result {
     uint64_t repeated;  /* deliveries the standard allows to happen again (QoS 1 with DUP or after a
                            resume) */
     uint64_t failures;
+    uint64_t done; /* what a scenario counts that is not about messages: connects, changes */
     double seconds;
+    double rate_reached; /* open loop: messages sent per second */
     struct usage before;
     struct usage after;
     uint64_t own_cpu_ns;
     uint32_t connections;
     struct histogram latency;
-    char notes[512]; /* scenario's own figures, as JSON members: ,"name":1 */
 };
+
+struct drive;
 
 struct run {
     const struct options *o;
@@ -60,20 +39,57 @@ struct run {
     struct address address;
     uint32_t
         id; /* stamped into payloads and topics: an earlier run's messages are misdelivered ones */
-    uint64_t last_event_ns;
+    uint64_t last_event_ns; /* progress of any kind; see run_is_stuck() */
+    uint64_t settled_ns;    /* waited at the ends of phases; not in r.seconds */
+    bool over;              /* what is measured has ended */
+    struct drive *drive;    /* while publishers send */
+    struct progress progress;
+    char notes[4096]; /* scenario's own figures, as JSON members: ,"name":1 */
 };
 
 /* Counts a failed check and says so (the first few). */
 void run_fail(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Adds a figure of the scenario's own. */
+void run_note(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Start and end of what is measured. */
 void run_measure_begin(struct run *run);
 void run_measure_end(struct run *run);
+/* One turn of the loop, with progress shown. */
+void run_turn(struct run *run, uint64_t timeout_ns);
+/* From here on something has to happen every --timeout seconds ... */
+static inline void run_event(struct run *run)
+{
+    run->last_event_ns = run->loop.now_ns;
+}
+/* ... and this is whether it did not. */
+bool run_is_stuck(const struct run *run);
+
+/* A part of a run that is measured for itself. */
+struct phase {
+    struct usage before;
+    struct usage after;
+    uint64_t begin_ns;
+    uint64_t end_ns;
+};
+void phase_begin(struct phase *ph, struct run *run);
+/* The time ends here; the broker's CPU is read when it has had a moment to finish. */
+void phase_end(struct phase *ph, struct run *run);
+/* ,"name":{...}: n of them (unit in the singular), how fast, and what each cost; latency may be
+ * NULL. */
+void phase_note(const struct phase *ph, struct run *run, const char *name, const char *unit,
+                uint64_t n, const struct histogram *latency);
+/* Growth of the broker's anonymous memory, for each of n things; 0 without --pid. */
+double phase_memory(const struct phase *ph, const struct run *run, uint64_t n);
 
 void flow_run(struct run *run); /* p2p, fanout, fanin */
 void shared_run(struct run *run);
+void durable_run(struct run *run);
+void connect_run(struct run *run);
 void idle_run(struct run *run);
 void chaos_run(struct run *run);
 
-void report_print(const struct run *run);
+/* {"p50":...} in microseconds. */
+void latency_json(char *out, size_t cap, const struct histogram *h);
+void report_print(struct run *run);
 
 #endif

@@ -332,8 +332,12 @@ static void on_message(struct client *c, const struct publish *m)
     }
 }
 
-static const struct client_ops actor_ops = {on_connected, on_subscribed, on_message,
-                                            on_acked,     on_closed,     on_wrong};
+static const struct client_ops actor_ops = {.connected = on_connected,
+                                            .subscribed = on_subscribed,
+                                            .message = on_message,
+                                            .acked = on_acked,
+                                            .closed = on_closed,
+                                            .wrong = on_wrong};
 
 /* --- cast --- */
 
@@ -663,7 +667,7 @@ static void chaos_end(struct chaos *ch)
         client_fini(&a->slots[0]);
         client_fini(&a->slots[1]);
     }
-    snprintf(ch->run->r.notes, sizeof(ch->run->r.notes),
+    run_note(ch->run,
              ",\"takeovers\":%" PRIu64 ",\"drops\":%" PRIu64 ",\"resumes\":%" PRIu64
              ",\"watched\":%" PRIu64 ",\"drifted\":%" PRIu64 ",\"seed\":%" PRIu64,
              ch->takeovers, ch->drops, resumes, ch->watched, ch->drifted, ch->run->o->seed);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/load/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "bench/load/extras.h"
@@ -18,8 +19,12 @@ static uint8_t fill_of(uint32_t publisher, uint64_t seq)
     return (uint8_t)(publisher * 31u + seq);
 }
 
+/* Without a payload there is nothing to stamp: a retained message is cleared. */
 static void stamp_write(uint8_t *p, size_t n, const struct stamp *s)
 {
+    if (n == 0) {
+        return;
+    }
     memcpy(p, s, sizeof(*s));
     memset(p + sizeof(*s), fill_of(s->publisher, s->seq), n - sizeof(*s));
 }
@@ -105,19 +110,106 @@ void stream_init(struct stream *s, const struct stream_form *form, const char *c
     }
 }
 
-struct span stream_topic_of(const struct stream *s, uint64_t seq)
+void stream_init_numbers(struct stream *s, const struct stream_form *form, const char *pattern,
+                         struct stream_numbers numbers, uint32_t topics_n, uint32_t publisher,
+                         uint32_t run)
 {
-    return s->topics[seq % s->topics_n].name;
+    struct stream_numbers *n = &s->numbers;
+
+    stream_init(s, form, &pattern, 1, publisher, run);
+    s->topics_n = topics_n;
+    *n = (struct stream_numbers){.first = numbers.first, .step = numbers.step, .all = numbers.all};
+    n->name_at = (uint16_t)(s->topics[0].name.p - s->topics[0].heads[HEAD_PLAIN].p);
+    for (const char *at = pattern; (at = strstr(at, NUMBER_MARK)) != NULL; at += NUMBER_DIGITS) {
+        if (n->places == NUMBER_PLACES_MAX) {
+            die("too many numbers in a topic");
+        }
+        n->places_at[n->places++] = (uint16_t)(at - pattern);
+    }
+}
+
+/* Two digits at a time. */
+static void number_text(char out[NUMBER_DIGITS], uint32_t v)
+{
+    static const char pairs[] = "0001020304050607080910111213141516171819"
+                                "2021222324252627282930313233343536373839"
+                                "4041424344454647484950515253545556575859"
+                                "6061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
+
+    for (int at = (int)NUMBER_DIGITS - 2; at >= 0; at -= 2) {
+        memcpy(out + at, pairs + (size_t)(v % 100u) * 2, 2);
+        v /= 100u;
+    }
+}
+
+void number_name(char *out, size_t cap, const char *pattern, uint32_t number)
+{
+    char text[NUMBER_DIGITS];
+    int n = snprintf(out, cap, "%s", pattern);
+
+    if (n < 0 || (size_t)n >= cap) {
+        die("%s: too long", pattern);
+    }
+    number_text(text, number);
+    for (char *at = out; (at = strstr(at, NUMBER_MARK)) != NULL;) {
+        memcpy(at, text, NUMBER_DIGITS);
+    }
+}
+
+static void put_number(const struct stream *s, uint8_t *name, uint64_t seq)
+{
+    const struct stream_numbers *n = &s->numbers;
+    char text[NUMBER_DIGITS];
+
+    number_text(text, stream_number_of(s, seq));
+    for (unsigned i = 0; i < n->places; i++) {
+        memcpy(name + n->places_at[i], text, NUMBER_DIGITS);
+    }
+}
+
+struct span stream_topic_of(struct stream *s, uint64_t seq)
+{
+    if (s->numbers.places == 0) {
+        return s->topics[seq % s->topics_n].name;
+    }
+    put_number(s, s->topics[0].heads[HEAD_PLAIN].p + s->numbers.name_at, seq);
+    return s->topics[0].name;
+}
+
+void stream_keep_times(struct stream *s, uint32_t window)
+{
+    s->sent_mask = 1;
+    while (s->sent_mask < window) {
+        s->sent_mask *= 2;
+    }
+    s->sent_ns = calloc(s->sent_mask, sizeof(*s->sent_ns));
+    if (s->sent_ns == NULL) {
+        die("out of memory");
+    }
+    s->sent_mask--;
+}
+
+uint64_t stream_acked_sent_ns(const struct stream *s)
+{
+    return s->sent_ns[(s->done - 1) & s->sent_mask];
+}
+
+/* How many there are in .topics. */
+static uint32_t names_n(const struct stream *s)
+{
+    return s->numbers.places > 0 ? 1 : s->topics_n;
 }
 
 void stream_fini(struct stream *s)
 {
-    for (uint32_t i = 0; i < s->topics_n; i++) {
+    for (uint32_t i = 0; i < names_n(s); i++) {
         for (unsigned form = 0; form < HEAD_FORMS; form++) {
             free(s->topics[i].heads[form].p);
         }
     }
     free(s->topics);
+    free(s->sent_ns);
     *s = (struct stream){.topics_n = 0};
 }
 
@@ -130,7 +222,7 @@ static uint16_t id_of(uint64_t seq)
 static const struct stream_head *head_of(struct client *c, uint64_t seq)
 {
     struct stream *s = &c->stream;
-    uint32_t at = (uint32_t)(seq % s->topics_n);
+    uint32_t at = s->numbers.places > 0 ? 0 : (uint32_t)(seq % s->topics_n);
     struct stream_topic *t = &s->topics[at];
 
     if (at >= s->aliases || at >= c->alias_max) {
@@ -144,14 +236,17 @@ static const struct stream_head *head_of(struct client *c, uint64_t seq)
     return &t->heads[HEAD_ALIAS_ONLY];
 }
 
-static void put_message(struct client *c, uint64_t seq, bool dup)
+static void put_message(struct client *c, uint64_t seq, uint64_t time_ns, bool dup)
 {
     const struct stream_head *h = head_of(c, seq);
     const struct stream *s = &c->stream;
-    struct stamp stamp = {s->run, s->publisher, seq, c->conn.loop->now_ns};
+    struct stamp stamp = {s->run, s->publisher, seq, time_ns};
     uint8_t *p = conn_room(&c->conn, h->n + s->payload_n);
 
     memcpy(p, h->p, h->n);
+    if (s->numbers.places > 0) {
+        put_number(s, p + s->numbers.name_at, seq);
+    }
     if (s->qos > 0) {
         uint16_t id = id_of(seq);
 
@@ -163,6 +258,9 @@ static void put_message(struct client *c, uint64_t seq, bool dup)
     }
     if (h->correlation_at != 0) {
         extras_correlation(p + h->correlation_at, s->publisher, seq);
+    }
+    if (s->sent_ns != NULL) {
+        s->sent_ns[seq & s->sent_mask] = time_ns;
     }
     stamp_write(p + h->n, s->payload_n, &stamp);
     c->conn.out.n += h->n + s->payload_n;
@@ -177,7 +275,12 @@ static void put_ack(struct client *c, enum mqtt_type type, uint16_t id)
 
 void client_publish(struct client *c)
 {
-    put_message(c, c->stream.next++, false);
+    client_publish_at(c, c->conn.loop->now_ns);
+}
+
+void client_publish_at(struct client *c, uint64_t time_ns)
+{
+    put_message(c, c->stream.next++, time_ns, false);
     if (c->stream.qos == 0) {
         c->stream.received = c->stream.done = c->stream.next;
     }
@@ -195,7 +298,7 @@ static void stream_resume(struct client *c)
         put_ack(c, MQTT_PUBREL, id_of(seq));
     }
     for (uint64_t seq = s->received; seq < s->next; seq++) {
-        put_message(c, seq, true);
+        put_message(c, seq, c->conn.loop->now_ns, true);
     }
 }
 
@@ -333,7 +436,7 @@ static void take_limits(struct client *c, const struct props *p)
 {
     c->alias_max = p->topic_alias_maximum;
     c->receive_max = props_has(p, PROP_RECEIVE_MAXIMUM) ? p->receive_maximum : UINT16_MAX;
-    for (uint32_t i = 0; i < c->stream.topics_n; i++) {
+    for (uint32_t i = 0; i < names_n(&c->stream); i++) {
         c->stream.topics[i].alias_known = false;
     }
     alias_forget(&c->aliases);
@@ -378,6 +481,33 @@ static void on_suback(struct client *c, const struct frame *f)
     c->ops->subscribed(c);
 }
 
+static void on_unsuback(struct client *c, const struct frame *f)
+{
+    struct suback s;
+    const char *why = NULL;
+
+    if (c->ops->unsubscribed == NULL || unsuback_decode(&s, f->body, c->version, &why) != DEC_OK ||
+        s.packet_id != SUB_ID) {
+        wrong(c, "UNSUBACK malformed or for nothing");
+        return;
+    }
+    for (size_t i = 0; i < s.codes.n; i++) {
+        if (s.codes.p[i] != 0) { /* v5: nothing was there to remove, or an error */
+            wrong(c, "UNSUBSCRIBE refused, or of a filter that was not subscribed");
+        }
+    }
+    c->ops->unsubscribed(c);
+}
+
+static void on_pingresp(struct client *c)
+{
+    if (c->ops->ponged == NULL) {
+        wrong(c, "PINGRESP for nothing");
+        return;
+    }
+    c->ops->ponged(c);
+}
+
 /* v5: who is taken over is told so; the close that follows is judged by the scenario. */
 static void on_disconnect(struct client *c, const struct frame *f)
 {
@@ -408,8 +538,11 @@ static void on_packet(struct client *c, const struct frame *f)
     case MQTT_SUBACK:
         on_suback(c, f);
         return;
-    case MQTT_PINGRESP:
     case MQTT_UNSUBACK:
+        on_unsuback(c, f);
+        return;
+    case MQTT_PINGRESP:
+        on_pingresp(c);
         return;
     case MQTT_DISCONNECT:
         on_disconnect(c, f);
@@ -482,9 +615,10 @@ static void on_opened(struct conn *conn)
 static void on_closed(struct conn *conn, const char *why)
 {
     struct client *c = (struct client *)conn;
+    bool wanted = c->state == CLIENT_LEAVING;
 
     c->state = CLIENT_CLOSED;
-    c->ops->closed(c, why);
+    c->ops->closed(c, wanted ? NULL : why);
 }
 
 static const struct conn_ops client_conn_ops = {on_opened, on_bytes, on_closed};
@@ -499,21 +633,30 @@ bool client_open(struct client *c, struct loop *l, const struct address *to)
     return true;
 }
 
-void client_subscribe(struct client *c, const char *const *filters, uint32_t n, uint8_t qos)
+/* Returns the room that a packet of these filters needs. */
+static size_t fill_items(struct subscribe_item *items, const char *const *filters, uint32_t n,
+                         uint8_t qos)
 {
-    struct subscribe_item items[16];
-    uint8_t props[8];
-    size_t props_n = 0;
-    size_t cap = 16 + sizeof(props);
-    size_t used;
+    size_t cap = 32;
 
-    if (n > sizeof(items) / sizeof(items[0])) {
-        die("too many filters in one SUBSCRIBE");
+    if (n > FILTERS_MAX) {
+        die("too many filters in one packet");
     }
     for (uint32_t i = 0; i < n; i++) {
         items[i] = (struct subscribe_item){.filter = span_str(filters[i]), .qos = qos};
         cap += items[i].filter.n + 3;
     }
+    return cap;
+}
+
+void client_subscribe(struct client *c, const char *const *filters, uint32_t n, uint8_t qos)
+{
+    struct subscribe_item items[FILTERS_MAX];
+    uint8_t props[8];
+    size_t props_n = 0;
+    size_t cap = fill_items(items, filters, n, qos);
+    size_t used;
+
     if (c->version == MQTT_5 && c->subscription_id != 0) {
         props_n = prop_put_varint(props, PROP_SUBSCRIPTION_ID, c->subscription_id);
     }
@@ -525,14 +668,44 @@ void client_subscribe(struct client *c, const char *const *filters, uint32_t n, 
     c->conn.out.n += used;
 }
 
+void client_unsubscribe(struct client *c, const char *const *filters, uint32_t n)
+{
+    struct subscribe_item items[FILTERS_MAX];
+    size_t cap = fill_items(items, filters, n, 0);
+    size_t used =
+        unsubscribe_encode(conn_room(&c->conn, cap), cap, c->version, SUB_ID, SPAN_NULL, items, n);
+
+    if (used == 0) {
+        die("UNSUBSCRIBE does not fit");
+    }
+    c->conn.out.n += used;
+}
+
+/* A packet without a body. */
+static void put_bare(struct client *c, enum mqtt_type type)
+{
+    uint8_t *p = conn_room(&c->conn, 2);
+
+    p[0] = (uint8_t)((unsigned)type << 4);
+    p[1] = 0;
+    c->conn.out.n += 2;
+}
+
+void client_ping(struct client *c)
+{
+    put_bare(c, MQTT_PINGREQ);
+}
+
+void client_disconnect(struct client *c)
+{
+    put_bare(c, MQTT_DISCONNECT);
+    c->state = CLIENT_LEAVING;
+}
+
 void client_close(struct client *c, bool clean)
 {
     if (clean && c->state == CLIENT_UP) {
-        uint8_t *p = conn_room(&c->conn, 2);
-
-        p[0] = 0xE0;
-        p[1] = 0;
-        c->conn.out.n += 2;
+        put_bare(c, MQTT_DISCONNECT);
         loop_flush(c->conn.loop);
     }
     conn_close(&c->conn, !clean);

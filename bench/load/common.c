@@ -8,6 +8,7 @@
 #include "bench/load/extras.h"
 
 #define TOPIC_MAX 64u
+#define LINGER_MS 100u
 
 void publisher_stream(struct client *c, struct run *run, uint32_t i)
 {
@@ -58,6 +59,13 @@ void herd_wrong(struct client *c, const char *what)
     run_fail(herd_run(c), "%s: %s", c->id, what);
 }
 
+void herd_closed(struct client *c, const char *why)
+{
+    if (why != NULL) {
+        herd_wrong(c, why);
+    }
+}
+
 void herd_none(struct client *c)
 {
     (void)c;
@@ -75,11 +83,28 @@ static void publisher_message(struct client *c, const struct publish *m)
     herd_wrong(c, "a message to one who subscribed to nothing");
 }
 
-const struct client_ops herd_publisher_ops = {publisher_connected, herd_none,  publisher_message,
-                                              herd_none,           herd_wrong, herd_wrong};
+static void publisher_acked(struct client *c)
+{
+    struct stream *s = &c->stream;
+    struct run *run = herd_run(c);
+
+    drive_acked(c);
+    if (s->sent_ns != NULL && s->timed < s->done) { /* not a PUBREC */
+        s->timed = s->done;
+        run->r.done++;
+        histogram_add(&run->r.latency, run->loop.now_ns - stream_acked_sent_ns(s));
+    }
+}
+
+const struct client_ops herd_publisher_ops = {.connected = publisher_connected,
+                                              .subscribed = herd_none,
+                                              .message = publisher_message,
+                                              .acked = publisher_acked,
+                                              .closed = herd_wrong,
+                                              .wrong = herd_wrong};
 
 void message_check(struct run *run, const struct client *c, const struct publish *m,
-                   const struct stamp *s, const struct stream *from)
+                   const struct stamp *s, struct stream *from)
 {
     struct span topic = stream_topic_of(from, s->seq);
 
@@ -108,7 +133,7 @@ void message_check(struct run *run, const struct client *c, const struct publish
 void run_delivered(struct run *run, const struct stamp *s)
 {
     run->r.delivered++;
-    run->last_event_ns = run->loop.now_ns;
+    run_event(run);
     histogram_add(&run->r.latency, run->loop.now_ns - s->time_ns);
 }
 
@@ -124,87 +149,21 @@ bool herd_pair_up(struct herd *receivers, struct herd *publishers)
     return run->r.failures == 0;
 }
 
-static uint32_t window_of(const struct client *c, const struct options *o)
+void herd_drive(const struct drive_plan *plan)
 {
-    return o->qos > 0 && c->receive_max < o->window ? c->receive_max : o->window;
-}
+    struct run *run = plan->publishers->run;
 
-/* Fills the publisher's window; true when all it sent is acknowledged and through. */
-static bool publisher_send(struct client *c, const struct options *o, uint64_t through, bool more)
-{
-    struct stream *s = &c->stream;
-    uint64_t end = (s->done < through ? s->done : through) + window_of(c, o);
-
-    if (o->count != 0 && end > o->count) {
-        end = o->count;
-    }
-    while (more && c->conn.fd >= 0 && s->next < end) {
-        client_publish(c);
-    }
-    return s->done == s->next && through == s->next;
-}
-
-static bool all_send(struct herd *publishers, through_fn through, const void *context, bool more)
-{
-    struct run *run = publishers->run;
-    bool all = true;
-
-    for (uint32_t i = 0; i < publishers->n; i++) {
-        if (!publisher_send(&publishers->clients[i], run->o, through(context, i), more)) {
-            all = false;
-        }
-    }
-    loop_flush(&run->loop);
-    return all;
-}
-
-static void send_and_receive(struct herd *publishers, through_fn through, const void *context)
-{
-    struct run *run = publishers->run;
-    uint64_t end = clock_ns() + (uint64_t)(run->o->seconds * 1e9);
-    uint64_t patience = (uint64_t)(run->o->timeout_s * 1e9);
-    bool by_count = run->o->count != 0;
-    bool more = true;
-
-    run->last_event_ns = clock_ns();
-    while (run->r.failures == 0) {
-        bool all = all_send(publishers, through, context, more);
-
-        if (all && (!more || by_count)) {
-            break;
-        }
-        loop_turn(&run->loop, 100);
-        more = by_count || run->loop.now_ns < end;
-        if (run->loop.now_ns - run->last_event_ns > patience) {
-            run_fail(run, "no message for %.0f s: something is lost", run->o->timeout_s);
-        }
-    }
-}
-
-static void linger(struct run *run)
-{
-    uint64_t end = clock_ns() + 100u * 1000000u;
-
-    while (clock_ns() < end) {
-        loop_turn(&run->loop, 10);
-    }
-}
-
-void closed_loop(struct herd *publishers, through_fn through, const void *context)
-{
-    struct run *run = publishers->run;
-
+    progress_phase(&run->progress, "running", "messages received", &run->r.delivered);
     run_measure_begin(run);
-    send_and_receive(publishers, through, context);
+    drive_run(run, plan);
     run_measure_end(run);
-    linger(run);
+    loop_linger(&run->loop, LINGER_MS);
 }
 
 /* How often an alias stood for a topic, each way. */
 static void note_aliases(struct run *run, const struct herd *receivers,
                          const struct herd *publishers)
 {
-    size_t used = strlen(run->r.notes);
     uint64_t sent = 0;
     uint64_t received = 0;
 
@@ -214,8 +173,7 @@ static void note_aliases(struct run *run, const struct herd *receivers,
     for (uint32_t i = 0; i < receivers->n; i++) {
         received += receivers->clients[i].aliases.used;
     }
-    snprintf(run->r.notes + used, sizeof(run->r.notes) - used,
-             ",\"sent_by_alias\":%" PRIu64 ",\"received_by_alias\":%" PRIu64, sent, received);
+    run_note(run, ",\"sent_by_alias\":%" PRIu64 ",\"received_by_alias\":%" PRIu64, sent, received);
 }
 
 void herd_pair_end(struct herd *receivers, struct herd *publishers)
@@ -226,7 +184,6 @@ void herd_pair_end(struct herd *receivers, struct herd *publishers)
         note_aliases(run, receivers, publishers);
     }
     for (uint32_t i = 0; i < publishers->n; i++) {
-        run->r.sent += publishers->clients[i].stream.next;
         client_close(&publishers->clients[i], true);
     }
     for (uint32_t i = 0; i < receivers->n; i++) {

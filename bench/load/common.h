@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * common.h - what the closed-loop scenarios share: publishers' topics and windows, the look of a
- * message, the run from the first connection to the last DISCONNECT.
+ * common.h - what the scenarios with publishers share: topics, the look of a message, the run from
+ * the first connection to the last DISCONNECT.
  *
  * Clients belong to a herd of publishers and a herd of receivers; a client's owner is its herd.
  */
 #ifndef NOCTULE_BENCH_COMMON_H
 #define NOCTULE_BENCH_COMMON_H
 
+#include "bench/load/drive.h"
 #include "bench/load/herd.h"
 
 /* Publisher i's stream: topic bench/RUN/i, under --alias bench/RUN/i/k with more topics than
@@ -21,26 +22,24 @@ struct run *herd_run(struct client *c);
 /* For client_ops: a failed check; nothing. */
 void herd_wrong(struct client *c, const char *what);
 void herd_none(struct client *c);
-/* Publishers, who receive nothing. */
+/* For client_ops.closed: a failed check unless it was asked for. */
+void herd_closed(struct client *c, const char *why);
+/* Publishers, who receive nothing. Where their streams keep times, the run's latency is that of the
+ * acknowledgements, and r.done counts them. */
 extern const struct client_ops herd_publisher_ops;
 
 /* Counts a failed check where a message, its number aside, is not what was sent. */
 void message_check(struct run *run, const struct client *c, const struct publish *m,
-                   const struct stamp *s, const struct stream *from);
+                   const struct stamp *s, struct stream *from);
 /* Counts a message that came. */
 void run_delivered(struct run *run, const struct stamp *s);
 
 /* Connects all, receivers first; false: that failed. */
 bool herd_pair_up(struct herd *receivers, struct herd *publishers);
-/*
- * Publishes for --seconds or --count and measures it, then waits a little: what comes after
- * everything has come is doubled. through(): the numbers of a publisher below it came everywhere. A
- * message counts against --window (cut to the broker's receive maximum) until it is through and
- * acknowledged.
- */
-typedef uint64_t (*through_fn)(const void *context, uint32_t publisher);
-void closed_loop(struct herd *publishers, through_fn through, const void *context);
-/* Sums up and says goodbye. */
+/* Drives the publishers and measures it, then waits a little: what comes after everything has come
+ * is doubled. */
+void herd_drive(const struct drive_plan *plan);
+/* Says goodbye. */
 void herd_pair_end(struct herd *receivers, struct herd *publishers);
 
 #endif

@@ -2,17 +2,18 @@
 /*
  * flow.c - publishers to subscribers with every number checked: p2p, fanout, fanin.
  *
- * A message counts against its publisher's window until it is acknowledged (QoS > 0) and until
- * every receiver has it. Receivers get each publisher's numbers 0, 1, 2 ... without gap or
+ * Receivers get each publisher's numbers 0, 1, 2 ... without gap or
  * repetition: nobody reconnects here, so QoS 0 and 1 are as strict as QoS 2.
  *
  * --offline: the receivers' durable sessions lose their connections first, and what is measured is
- * how the broker takes messages for them: a message is through when it is acknowledged.
+ * how the broker takes messages for them: a message is through when it is acknowledged. In the end
+ * the sessions are discarded with what they have.
  */
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "bench/load/common.h"
+#include "bench/load/tally.h"
 
 struct flow {
     struct herd publishers;
@@ -20,9 +21,7 @@ struct flow {
     bool pairs;
     uint32_t receivers; /* of each message */
     uint64_t *next;     /* [subscriber][publisher], pairs: [subscriber]; the number expected */
-    uint64_t *received; /* [publisher]: deliveries over all receivers; offline: acknowledged */
-    struct client_ops publisher_ops;
-    uint64_t answered_ns; /* offline: the last acknowledgement */
+    struct tally *came; /* [publisher], when a message has several receivers */
 };
 
 /* A client's owner is its herd, which lies in the flow. */
@@ -87,51 +86,28 @@ static void sub_message(struct client *c, const struct publish *m)
     if (!check(f, c, &s, m)) {
         return;
     }
-    f->received[s.publisher]++;
+    if (f->receivers == 1 || tally_add(&f->came[s.publisher], s.seq)) {
+        drive_moved(run, s.publisher);
+    }
     run_delivered(run, &s);
 }
 
-static const struct client_ops sub_ops = {sub_connected, sub_subscribed, sub_message,
-                                          herd_none,     herd_wrong,     herd_wrong};
+static const struct client_ops sub_ops = {.connected = sub_connected,
+                                          .subscribed = sub_subscribed,
+                                          .message = sub_message,
+                                          .acked = herd_none,
+                                          .closed = herd_closed,
+                                          .wrong = herd_wrong};
 
-/* --- without receivers --- */
+/* --- the run --- */
 
+/* --offline: acknowledged is all there is. */
 static uint64_t acknowledged(const void *context, uint32_t publisher)
 {
     const struct flow *f = context;
 
     return f->publishers.clients[publisher].stream.done;
 }
-
-static void publisher_acked(struct client *c)
-{
-    struct flow *f = (struct flow *)((char *)c->owner - offsetof(struct flow, publishers));
-    struct run *run = herd_run(c);
-    uint64_t *seen = &f->received[c - f->publishers.clients];
-
-    run->last_event_ns = run->loop.now_ns;
-    if (c->stream.done == *seen) {
-        return; /* PUBREC */
-    }
-    run->r.delivered += c->stream.done - *seen;
-    *seen = c->stream.done;
-    if (run->o->window == 1 && run->o->publishers == 1) { /* it was sent when the last one came */
-        const uint64_t now = clock_ns();
-        if (f->answered_ns != 0) {
-            histogram_add(&run->r.latency, now - f->answered_ns);
-        }
-        f->answered_ns = now;
-    }
-}
-
-static void leave(struct herd *h)
-{
-    for (uint32_t i = 0; i < h->n; i++) {
-        client_close(&h->clients[i], true);
-    }
-}
-
-/* --- the run --- */
 
 static void flow_init(struct flow *f, struct run *run)
 {
@@ -140,27 +116,32 @@ static void flow_init(struct flow *f, struct run *run)
     *f = (struct flow){.pairs = strcmp(o->scenario, "p2p") == 0};
     f->receivers = f->pairs ? 1 : o->subscribers;
     f->next = calloc((size_t)o->subscribers * (f->pairs ? 1 : o->publishers), sizeof(*f->next));
-    f->received = calloc(o->publishers, sizeof(*f->received));
-    if (f->next == NULL || f->received == NULL) {
+    f->came = calloc(o->publishers, sizeof(*f->came));
+    if (f->next == NULL || f->came == NULL) {
         die("out of memory");
     }
-    f->publisher_ops = herd_publisher_ops;
-    if (o->offline) {
-        f->publisher_ops.acked = publisher_acked;
+    for (uint32_t i = 0; f->receivers > 1 && i < o->publishers; i++) {
+        tally_init(&f->came[i], drive_window(o), f->receivers);
     }
-    herd_init(&f->publishers, run, o->publishers, "p", &f->publisher_ops);
+    herd_init(&f->publishers, run, o->publishers, "p", &herd_publisher_ops);
     herd_init(&f->subscribers, run, o->subscribers, "s", &sub_ops);
     for (uint32_t i = 0; i < o->publishers; i++) {
         publisher_stream(&f->publishers.clients[i], run, i);
+        if (o->offline) {
+            stream_keep_times(&f->publishers.clients[i].stream, drive_window(o));
+        }
     }
 }
 
 static void flow_fini(struct flow *f)
 {
+    for (uint32_t i = 0; i < f->publishers.n; i++) {
+        tally_fini(&f->came[i]);
+    }
     herd_fini(&f->publishers);
     herd_fini(&f->subscribers);
     free(f->next);
-    free(f->received);
+    free(f->came);
 }
 
 /* The numbers of a publisher below this came to every receiver. */
@@ -168,19 +149,28 @@ static uint64_t through(const void *context, uint32_t publisher)
 {
     const struct flow *f = context;
 
-    return f->received[publisher] / f->receivers;
+    return f->receivers == 1 ? f->next[publisher] : f->came[publisher].base;
 }
 
 void flow_run(struct run *run)
 {
+    bool offline = run->o->offline;
     struct flow f;
+    const struct drive_plan plan = {.publishers = &f.publishers,
+                                    .through = offline ? acknowledged : through,
+                                    .context = &f,
+                                    .count = run->o->count};
 
     flow_init(&f, run);
     if (herd_pair_up(&f.subscribers, &f.publishers)) {
-        if (run->o->offline) {
-            leave(&f.subscribers);
+        if (offline) {
+            herd_disconnect(&f.subscribers);
         }
-        closed_loop(&f.publishers, run->o->offline ? acknowledged : through, &f);
+        herd_drive(&plan);
+    }
+    if (offline) {
+        run->r.delivered = run->r.done;
+        herd_discard(&f.subscribers);
     }
     herd_pair_end(&f.subscribers, &f.publishers);
     flow_fini(&f);

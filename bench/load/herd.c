@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define AT_ONCE 64u /* connections being opened */
+#define AT_ONCE       64u /* connections being opened */
+#define CLOSE_WAIT_NS 1000000000u
 
 void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
                const struct client_ops *ops)
@@ -30,6 +31,47 @@ void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
     }
 }
 
+void herd_forget(struct herd *h, bool clean)
+{
+    h->opened = h->up = 0;
+    for (uint32_t i = 0; i < h->n; i++) {
+        h->clients[i].clean = clean;
+    }
+}
+
+void herd_disconnect(struct herd *h)
+{
+    struct run *run = h->run;
+    uint64_t end = clock_ns() + CLOSE_WAIT_NS;
+    uint32_t open = h->n;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (h->clients[i].state == CLIENT_UP) {
+            client_disconnect(&h->clients[i]);
+        }
+    }
+    while (open > 0 && clock_ns() < end) {
+        run_turn(run, 10000000u);
+        open = 0;
+        for (uint32_t i = 0; i < h->n; i++) {
+            open += h->clients[i].state == CLIENT_LEAVING;
+        }
+    }
+    for (uint32_t i = 0; i < h->n; i++) {
+        client_close(&h->clients[i], true);
+    }
+}
+
+void herd_discard(struct herd *h)
+{
+    herd_disconnect(h);
+    herd_forget(h, true);
+    if (h->run->r.failures == 0) {
+        herd_connect(h);
+        herd_disconnect(h);
+    }
+}
+
 void herd_fini(struct herd *h)
 {
     for (uint32_t i = 0; i < h->n; i++) {
@@ -42,15 +84,14 @@ void herd_fini(struct herd *h)
 void herd_up(struct herd *h)
 {
     h->up++;
-    h->run->last_event_ns = h->run->loop.now_ns;
+    run_event(h->run);
 }
 
 void herd_connect(struct herd *h)
 {
     struct run *run = h->run;
-    uint64_t patience = (uint64_t)(run->o->timeout_s * 1e9);
 
-    run->last_event_ns = clock_ns();
+    run->last_event_ns = run->loop.now_ns = clock_ns();
     while (h->up < h->n) {
         while (h->opened < h->n && h->opened - h->up < AT_ONCE) {
             if (!client_open(&h->clients[h->opened], &run->loop, &run->address)) {
@@ -58,11 +99,11 @@ void herd_connect(struct herd *h)
             }
             h->opened++;
         }
-        loop_turn(&run->loop, 100);
+        run_turn(run, 100000000u);
         if (run->r.failures > 0) {
             return;
         }
-        if (run->loop.now_ns - run->last_event_ns > patience) {
+        if (run_is_stuck(run)) {
             run_fail(run, "only %u of %u connections are up", h->up, h->n);
             return;
         }

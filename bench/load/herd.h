@@ -24,6 +24,13 @@ void herd_fini(struct herd *h);
 /* Opens all and waits until each has called herd_up(); gives up after the time-out, as a failure.
  */
 void herd_connect(struct herd *h);
+/* All have left: DISCONNECT, and the broker's close, or ours when that takes a second. closed() is
+ * called with NULL. */
+void herd_disconnect(struct herd *h);
+/* Ready for herd_connect() again, with clean session set or not. */
+void herd_forget(struct herd *h, bool clean);
+/* The sessions end, and the connections: once more with clean session where no check has failed. */
+void herd_discard(struct herd *h);
 /* From a callback: one more client is where herd_connect() waits for it. */
 void herd_up(struct herd *h);
 

@@ -2,9 +2,6 @@
 /*
  * idle.c - connections that do nothing: what each costs the broker in memory.
  */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "bench/load/bench.h"
 #include "bench/load/herd.h"
 
@@ -31,15 +28,12 @@ static void on_closed(struct client *c, const char *why)
     run_fail(((struct herd *)c->owner)->run, "%s: %s", c->id, why);
 }
 
-static const struct client_ops idle_ops = {on_connected, on_none,   on_message,
-                                           on_none,      on_closed, on_closed};
-
-static void settle(struct run *run, unsigned ms)
-{
-    for (uint64_t end = clock_ns() + (uint64_t)ms * 1000000u; clock_ns() < end;) {
-        loop_turn(&run->loop, 10);
-    }
-}
+static const struct client_ops idle_ops = {.connected = on_connected,
+                                           .subscribed = on_none,
+                                           .message = on_message,
+                                           .acked = on_none,
+                                           .closed = on_closed,
+                                           .wrong = on_closed};
 
 void idle_run(struct run *run)
 {
@@ -50,13 +44,13 @@ void idle_run(struct run *run)
     herd_init(&h, run, o->clients, "idle", &idle_ops);
     run_measure_begin(run);
     herd_connect(&h);
-    settle(run, 500);
+    loop_linger(&run->loop, 500);
     run_measure_end(run);
     run->r.connections = h.up;
     if (o->pid != 0 && h.up > 0) {
         each = ((double)run->r.after.anonymous_kb - (double)run->r.before.anonymous_kb) * 1024.0 /
                h.up;
     }
-    snprintf(run->r.notes, sizeof(run->r.notes), ",\"bytes_per_connection\":%.0f", each);
+    run_note(run, ",\"bytes_per_connection\":%.0f", each);
     herd_fini(&h);
 }

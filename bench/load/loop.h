@@ -2,10 +2,10 @@
 /*
  * loop.h - one epoll loop and its connections: byte streams with one read and one write per turn.
  *
- * Threads    one. Nothing here blocks but loop_turn().
+ * Threads    one. Nothing here blocks but loop_turn() and loop_turn_ns().
  * Ownership  a conn is embedded in its owner, which keeps it until conn_close() and the end of the
- * turn. Failure    out of memory ends the program: a generator without memory has nothing to
- * measure.
+ *            turn.
+ * Failure    out of memory ends the program: a generator without memory has nothing to measure.
  */
 #ifndef NOCTULE_BENCH_LOOP_H
 #define NOCTULE_BENCH_LOOP_H
@@ -19,7 +19,8 @@
 struct conn;
 
 struct conn_ops {
-    void (*opened)(struct conn *c); /* the TCP connection stands */
+    /* Within conn_open(): what is put now leaves as soon as the TCP connection stands. */
+    void (*opened)(struct conn *c);
     /* Bytes received; returns how many were consumed, the rest is shown again with what follows. */
     size_t (*bytes)(struct conn *c, struct span in);
     void (*closed)(struct conn *c,
@@ -33,8 +34,7 @@ struct bytes {
 };
 
 struct conn {
-    int fd; /* -1: closed */
-    bool connecting;
+    int fd;             /* -1: closed */
     bool discard;       /* read and drop: only the end is of interest */
     bool waits_for_out; /* the socket is full; EPOLLOUT is asked for */
     bool dirty;         /* on the loop's list of those with output */
@@ -62,9 +62,12 @@ struct loop {
 void loop_init(struct loop *l);
 void loop_fini(struct loop *l);
 
-/* Waits at most timeout_ms, serves what is ready, then writes the output of every connection
- * touched. */
-void loop_turn(struct loop *l, int timeout_ms);
+/* Writes what was put, waits at most so long, serves what is ready, writes the output of every
+ * connection touched. */
+void loop_turn(struct loop *l, unsigned timeout_ms);
+void loop_turn_ns(struct loop *l, uint64_t timeout_ns);
+/* Turns for a while, whatever comes. */
+void loop_linger(struct loop *l, unsigned ms);
 /* Writes what was put since the last turn. */
 void loop_flush(struct loop *l);
 
@@ -73,7 +76,7 @@ uint64_t clock_ns(void);
 /* HOST:PORT, [V6]:PORT or a path; false when it cannot be understood. */
 bool address_parse(struct address *out, const char *host, unsigned port);
 
-/* Starts to connect. false: refused at once (errno). */
+/* Starts to connect and calls opened(). false: refused at once (errno). */
 bool conn_open(struct conn *c, struct loop *l, const struct address *to,
                const struct conn_ops *ops);
 /* Ends it without a call of closed(). reset: by RST instead of FIN; what was not written yet is

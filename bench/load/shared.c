@@ -60,8 +60,9 @@ static void check_number(struct shared *sh, struct client *c, const struct stamp
     uint32_t publishers = sh->publishers.n;
     size_t member = (size_t)(c - sh->members.clients);
     uint64_t *next = &sh->next[member * publishers + s->publisher];
-    enum seqset_rc rc =
-        seqset_add(&sh->came[(size_t)group_of(c) * publishers + s->publisher], s->seq);
+    struct seqset *came = &sh->came[(size_t)group_of(c) * publishers + s->publisher];
+    uint64_t base = came->base;
+    enum seqset_rc rc = seqset_add(came, s->seq);
 
     if (rc != SEQSET_NEW || s->seq >= sh->publishers.clients[s->publisher].stream.next) {
         run_fail(run, "%s: publisher %u: number %" PRIu64 " %s group g%u", c->id, s->publisher,
@@ -71,6 +72,9 @@ static void check_number(struct shared *sh, struct client *c, const struct stamp
     if (s->seq < *next) {
         run_fail(run, "%s: publisher %u: number %" PRIu64 " came after %" PRIu64, c->id,
                  s->publisher, s->seq, *next - 1);
+    }
+    if (came->base != base) {
+        drive_moved(run, s->publisher);
     }
     *next = s->seq + 1;
     sh->messages[member]++;
@@ -95,8 +99,12 @@ static void member_message(struct client *c, const struct publish *m)
     run_delivered(run, &s);
 }
 
-static const struct client_ops member_ops = {member_connected, member_subscribed, member_message,
-                                             herd_none,        herd_wrong,        herd_wrong};
+static const struct client_ops member_ops = {.connected = member_connected,
+                                             .subscribed = member_subscribed,
+                                             .message = member_message,
+                                             .acked = herd_none,
+                                             .closed = herd_wrong,
+                                             .wrong = herd_wrong};
 
 /* --- the run --- */
 
@@ -112,7 +120,7 @@ static void shared_init(struct shared *sh, struct run *run)
         die("out of memory");
     }
     for (size_t i = 0; i < sets; i++) {
-        seqset_init(&sh->came[i], o->window);
+        seqset_init(&sh->came[i], drive_window(o));
     }
     herd_init(&sh->publishers, run, o->publishers, "p", &herd_publisher_ops);
     herd_init(&sh->members, run, o->subscribers, "m", &member_ops);
@@ -183,7 +191,7 @@ static void judge_fairness(const struct shared *sh, struct run *run)
                      s.min, s.max);
         }
     }
-    snprintf(run->r.notes, sizeof(run->r.notes),
+    run_note(run,
              ",\"groups\":%u,\"member_min\":%" PRIu64 ",\"member_max\":%" PRIu64
              ",\"fairness\":%.3f,\"fairness_judged\":%s",
              groups, all.min, all.max, worst, judged ? "true" : "false");
@@ -195,7 +203,12 @@ void shared_run(struct run *run)
 
     shared_init(&sh, run);
     if (herd_pair_up(&sh.members, &sh.publishers)) {
-        closed_loop(&sh.publishers, through, &sh);
+        const struct drive_plan plan = {.publishers = &sh.publishers,
+                                        .through = through,
+                                        .context = &sh,
+                                        .count = run->o->count};
+
+        herd_drive(&plan);
         report_missing(&sh, run);
     }
     judge_fairness(&sh, run);

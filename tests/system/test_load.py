@@ -6,6 +6,8 @@ NOCTULE_LOAD_SCALE (default 1) makes it smaller for builds with sanitizers. NOCT
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -208,6 +210,93 @@ class Shared(LoadTest):
         self.assertRegex(complaints, r"something is lost")
         self.assertRegex(complaints, r"group g1: publisher \d+: number \d+ never came")
         self.assertNotRegex(complaints, r"group g0: .* never came")
+
+
+class Durable(LoadTest):
+    """Sessions that are away: their queues filled and drained."""
+
+    def durable(self, *args, fan=1):
+        got = self.bench("durable", "--subscribers", "40", "--publishers", "10", "--messages", scaled(10000, 200),
+                         "--fan", str(fan), *args)
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * fan, 0))
+        self.assertEqual(got["fill"]["messages"], got["sent"])
+        self.assertEqual(got["drain"]["messages"], got["delivered"])
+        self.assertGreater(got["fill"]["cpu_us_per_message"], 0)
+        self.assertGreater(got["fill"]["latency_us"]["p50"], 0)
+
+    def test_qos_1(self):
+        self.durable("--qos", "1")
+
+    def test_qos_2_5_0(self):
+        self.durable("--qos", "2", "--version", "5", "--properties", fan=3)
+
+    def test_publishers_only(self):
+        got = self.bench("fanout", "--offline", "--subscribers", "10", "--qos", "1", "--count", scaled(1000))
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
+
+
+class DurableCheckerCanFail(LoadTest):
+    config = "shards 2\nmax_queued_messages 10\n"
+
+    def test_a_full_queue_is_found(self):
+        got = self.bench("durable", "--subscribers", "2", "--messages", "200", "--timeout", "1", fails=True)
+        self.assertRegex(got["complaints"], r"session \d: publisher \d: number \d+ never came|\d+ expected")
+
+
+class Connect(LoadTest):
+    def test_come_and_go(self):
+        for version in "45":
+            got = self.bench("connect", "--clients", "20", "--seconds", "0.5", "--version", version)
+            self.assertGreater(got["connects"], 20)
+
+    def test_durable(self):
+        for version in "45":
+            got = self.bench("connect", "--clients", "20", "--seconds", "0.5", "--durable", "--version", version)
+            self.assertGreater(got["connects"], 20)
+
+    def test_a_lost_session_is_found(self):
+        """Somebody comes with the same client id and clean session."""
+        def meddle(broker):
+            ids = []
+            end = time.monotonic() + 10 * SLOW
+            while not ids and time.monotonic() < end:
+                time.sleep(0.05)
+                with open(broker.log_path) as f:
+                    ids = re.findall(r"c-[0-9a-f]{8}-\d+", f.read())
+            broker.connect(ids[0], clean=True).close()
+
+        got = self.bench("connect", "--durable", "--seconds", str(5 * SLOW), fails=True, meddle=meddle)
+        self.assertRegex(got["complaints"], r"session present is 0|c-\w+-\d+: ")
+
+
+class Pace(LoadTest):
+    """Open loop, and windows in lockstep."""
+
+    def test_rate(self):
+        for scenario in (("p2p", "--clients", "5"), ("fanout", "--subscribers", "5"), ("shared",)):
+            got = self.bench(*scenario, "--qos", "1", "--rate", "800", "--seconds", "0.5")
+            self.assertEqual(got["sent"], 400)
+            self.assertTrue(600 <= got["rate_reached"] <= 801, got["rate_reached"])
+            self.assertEqual(got["failures"], 0)
+
+    def test_latency_counts_from_the_intended_time(self):
+        """The broker stands still for a while: the messages due then are late, not left out."""
+        def meddle(broker):
+            time.sleep(1)
+            os.kill(broker.pid, signal.SIGSTOP)
+            time.sleep(0.7)
+            os.kill(broker.pid, signal.SIGCONT)
+
+        got = self.bench("p2p", "--qos", "0", "--rate", "200", "--seconds", "2.5", meddle=meddle)
+        self.assertEqual(got["sent"], 500)
+        self.assertGreater(got["latency_us"]["p90"], 200000)
+
+    def test_lockstep(self):
+        """Every publisher ends with whole windows."""
+        for scenario in ("fanout", "fanin"):
+            got = self.bench(scenario, "--publishers", "3", "--subscribers", "4", "--qos", "1", "--window", "7",
+                             "--lockstep", "--seconds", "0.3")
+            self.assertEqual((got["delivered"], got["sent"] % 7), (got["sent"] * 4, 0))
 
 
 class Idle(LoadTest):
