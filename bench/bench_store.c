@@ -54,7 +54,7 @@ struct removal {
 struct thread {
     struct store *store;
     enum workload load;
-    unsigned flight;
+    unsigned index, flight;
     struct message *all;
     _Atomic(struct message *) back; /* answered, newest first */
     _Atomic int waiting;
@@ -80,20 +80,40 @@ static double process_cpu_ns(void)
     return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
 }
 
-static void done(struct store_unit *u, enum store_rc rc)
+/* A list of messages, by `next`, back to the thread they are from. */
+static void give_back(struct thread *t, struct message *first, struct message *last)
 {
-    struct message *m = (struct message *)u;
-    struct thread *t = m->thread;
     struct message *old = atomic_load_explicit(&t->back, memory_order_relaxed);
 
-    MICRO_NEED(rc == ST_OK);
     do {
-        m->next = old;
-    } while (!atomic_compare_exchange_weak(&t->back, &old, m));
+        last->next = old;
+    } while (!atomic_compare_exchange_weak(&t->back, &old, first));
     if (old == NULL && atomic_load(&t->waiting) != 0) {
         pthread_mutex_lock(&t->lock);
         pthread_cond_signal(&t->cond);
         pthread_mutex_unlock(&t->lock);
+    }
+}
+
+/* As a broker would: one hand-over to each thread for a commit. */
+static void done_all(struct store_unit *u, enum store_rc rc)
+{
+    struct message *first[THREADS] = {NULL};
+    struct message *last[THREADS] = {NULL};
+
+    MICRO_NEED(rc == ST_OK);
+    while (u != NULL) {
+        struct message *m = (struct message *)u;
+        const unsigned i = m->thread->index;
+        u = u->next;
+        m->next = first[i];
+        first[i] = m;
+        last[i] = last[i] == NULL ? m : last[i];
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        if (first[i] != NULL) {
+            give_back(first[i]->thread, first[i], last[i]);
+        }
     }
 }
 
@@ -328,7 +348,7 @@ static double percentile(const struct thread *t, double p)
 static void thread_init(struct thread *t, struct store *s, enum workload load, unsigned flight,
                         unsigned i, _Atomic bool *stop)
 {
-    *t = (struct thread){.store = s, .load = load, .flight = flight, .stop = stop};
+    *t = (struct thread){.store = s, .load = load, .index = i, .flight = flight, .stop = stop};
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->cond, NULL);
     t->all = calloc(flight, sizeof(*t->all));
@@ -339,7 +359,7 @@ static void thread_init(struct thread *t, struct store *s, enum workload load, u
     t->next_body = 1000000 + i * 1000000000000u;
     for (unsigned k = 0; k < flight; k++) {
         t->all[k].thread = t;
-        t->all[k].unit.done = done;
+        t->all[k].unit.done_all = done_all;
         t->all[k].unit.ops = t->all[k].ops;
     }
 }

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define NONE UINT32_MAX
+#define NONE      UINT32_MAX
+#define ROOM_KEPT (16u << 20)
 
 /* What an operation is about; operations with the same subject and key meet. */
 enum subject {
@@ -32,6 +33,8 @@ void batch_fini(struct batch *b)
 {
     free(b->items);
     free(b->table);
+    free(b->left);
+    free(b->room);
     *b = (struct batch){0};
 }
 
@@ -41,11 +44,18 @@ void batch_reset(struct batch *b)
         memset(b->table, 0, b->table_cap * sizeof(*b->table));
     } else { /* a table that has grown once must not cost every small batch */
         for (uint32_t i = 0; i < b->n; i++) {
-            b->table[b->items[i].slot] = 0;
+            b->table[b->items[i].slot] = (struct batch_slot){0};
         }
     }
     b->n = 0;
     b->dead = 0;
+    b->bytes = 0;
+    if (b->room_cap > ROOM_KEPT) { /* a huge message was there */
+        free(b->room);
+        b->room = NULL;
+        b->room_cap = 0;
+    }
+    memset(b->kinds, 0, sizeof(b->kinds));
 }
 
 static uint64_t mix(uint64_t x)
@@ -103,11 +113,12 @@ static bool same_key(const struct store_op *a, const struct store_op *b)
     return a->session == b->session;
 }
 
-static uint32_t slot_of(const struct batch *b, const struct store_op *op)
+static uint32_t slot_of(const struct batch *b, const struct store_op *op, uint32_t tag)
 {
-    uint32_t i = (uint32_t)key_hash(op) & (b->table_cap - 1);
+    uint32_t i = tag & (b->table_cap - 1);
 
-    while (b->table[i] != 0 && !same_key(b->items[b->table[i] - 1].op, op)) {
+    while (b->table[i].item != 0 &&
+           (b->table[i].tag != tag || !same_key(b->items[b->table[i].item - 1].op, op))) {
         i = (i + 1) & (b->table_cap - 1);
     }
     return i;
@@ -116,7 +127,7 @@ static uint32_t slot_of(const struct batch *b, const struct store_op *op)
 static bool table_room(struct batch *b, uint32_t items)
 {
     uint32_t cap = b->table_cap == 0 ? 256 : b->table_cap;
-    uint32_t *t;
+    struct batch_slot *t;
 
     while (cap < items * 2) {
         cap *= 2;
@@ -132,10 +143,12 @@ static bool table_room(struct batch *b, uint32_t items)
     b->table = t;
     b->table_cap = cap;
     for (uint32_t i = 0; i < b->n; i++) {
-        b->items[i].slot = cap;
-        if (b->items[i].op->kind != ST_BODY_PUT) {
-            b->items[i].slot = slot_of(b, b->items[i].op);
-            b->table[b->items[i].slot] = i + 1; /* the newest of a key stands last */
+        struct batch_item *it = &b->items[i];
+        it->slot = cap;
+        if (it->op->kind != ST_BODY_PUT) {
+            it->slot = slot_of(b, it->op, it->tag);
+            /* The newest of a key stands last. */
+            b->table[it->slot] = (struct batch_slot){i + 1, it->tag};
         }
     }
     return true;
@@ -226,6 +239,8 @@ static void add_item(struct batch *b, uint32_t start, uint32_t *last_body,
     struct batch_item *it = &b->items[i];
 
     *it = (struct batch_item){.op = op, .prev = NONE, .next = NONE, .body = NONE};
+    b->bytes += batch_record_max(op);
+    b->kinds[op->kind]++;
     b->free_id = op->session >= b->free_id ? op->session + 1 : b->free_id;
     b->free_id = op->body >= b->free_id ? op->body + 1 : b->free_id;
     if (op->kind == ST_BODY_PUT) {
@@ -233,9 +248,10 @@ static void add_item(struct batch *b, uint32_t start, uint32_t *last_body,
         *last_body = i;
         return;
     }
-    it->slot = slot_of(b, op);
-    it->prev = b->table[it->slot] - 1; /* 0 - 1 is NONE */
-    b->table[it->slot] = i + 1;
+    it->tag = (uint32_t)key_hash(op);
+    it->slot = slot_of(b, op, it->tag);
+    it->prev = b->table[it->slot].item - 1; /* 0 - 1 is NONE */
+    b->table[it->slot] = (struct batch_slot){i + 1, it->tag};
     if (op->kind == ST_ENTRY_PUT) {
         link_body(b, start, i, last_body);
     } else if (op->kind == ST_ENTRY_DEL) {
@@ -262,8 +278,8 @@ bool batch_add(struct batch *b, const struct store_unit *u)
 /* ---- the group ---- */
 
 struct sink {
-    uint8_t *p; /* NULL: only count */
-    size_t bytes;
+    uint8_t *start, *p;
+    struct gen_op *left;
     uint32_t records;
     int64_t clock;
 };
@@ -272,18 +288,13 @@ static void emit(struct sink *s, const struct store_op *op)
 {
     struct store_op copy;
 
+    s->left[s->records++] = (struct gen_op){op, (uint32_t)(s->p - s->start)};
     if (op->expires_ms != 0) {
         copy = *op;
-        copy.expires_ms += s->clock;
-        copy.expires_ms = copy.expires_ms <= 0 ? 1 : copy.expires_ms;
+        copy.expires_ms = gen_time(op->expires_ms, s->clock);
         op = &copy;
     }
-    if (s->p != NULL) {
-        s->p = record_encode(s->p, op);
-    } else {
-        s->bytes += record_size(op);
-        s->records++;
-    }
+    s->p = record_encode(s->p, op);
 }
 
 static void emit_all(const struct batch *b, struct sink *s)
@@ -307,27 +318,52 @@ static void emit_all(const struct batch *b, struct sink *s)
     }
 }
 
+static bool seal_room(struct batch *b)
+{
+    if (b->room_cap < b->bytes + GROUP_HEADER) {
+        const size_t cap = (b->bytes + GROUP_HEADER) * 2;
+        free(b->room);
+        b->room = malloc(cap);
+        b->room_cap = b->room == NULL ? 0 : cap;
+    }
+    if (b->left_cap < b->n) {
+        free(b->left);
+        b->left = malloc(b->cap * sizeof(*b->left));
+        b->left_cap = b->left == NULL ? 0 : b->cap;
+    }
+    return b->room != NULL && b->left != NULL;
+}
+
 enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t **buf)
 {
     struct sink s = {.clock = clock};
 
     *buf = NULL;
-    emit_all(b, &s);
-    g->records = s.records;
+    g->records = 0;
     g->free_id = b->free_id;
+    if (b->n == 0) {
+        return ST_OK;
+    }
+    if (b->bytes > GROUP_MAX - GROUP_HEADER) {
+        return ST_NOSPACE;
+    }
+    if (!seal_room(b)) {
+        return ST_NOMEM;
+    }
+    s.start = b->room;
+    s.p = b->room + GROUP_HEADER;
+    s.left = b->left;
+    emit_all(b, &s);
     if (s.records == 0) {
         return ST_OK;
     }
-    if (s.bytes > GROUP_MAX - GROUP_HEADER) {
-        return ST_NOSPACE;
-    }
-    g->length = (uint32_t)(s.bytes + GROUP_HEADER);
-    *buf = malloc(g->length);
+    g->records = s.records;
+    g->length = (uint32_t)(s.p - s.start);
+    group_seal(b->room, g);
+    *buf = malloc(g->length); /* it is kept until it is folded: exactly as long as it is */
     if (*buf == NULL) {
         return ST_NOMEM;
     }
-    s.p = *buf + GROUP_HEADER;
-    emit_all(b, &s);
-    group_seal(*buf, g);
+    memcpy(*buf, b->room, g->length);
     return ST_OK;
 }

@@ -11,10 +11,19 @@
 #ifndef NOCTULE_STORAGE_BATCH_H
 #define NOCTULE_STORAGE_BATCH_H
 
-#include "storage/record.h"
+#include "storage/gen.h"
+
+#define BATCH_RECORD_MAX 96u /* a record's bytes without name, payload and properties, at most */
+
+/* In the table: an item's number + 1 (0: empty), and its tag. */
+struct batch_slot {
+    uint32_t item;
+    uint32_t tag;
+};
 
 struct batch_item {
     const struct store_op *op;
+    uint32_t tag;  /* of its key: what differs here has another key */
     uint32_t prev; /* the item before it with the same key, or NONE */
     uint32_t next; /* entry: the next one of its body. Body: its first entry */
     uint32_t live; /* body: entries of its unit that are not dead */
@@ -26,11 +35,24 @@ struct batch_item {
 struct batch {
     struct batch_item *items;
     uint32_t n, cap;
-    uint32_t *table; /* item + 1, by key; open addressing */
+    struct batch_slot *table; /* by key; open addressing */
     uint32_t table_cap;
     uint32_t dead;
+    size_t bytes;                /* at most so many as records */
+    uint32_t kinds[ST_OP_KINDS]; /* operations, counted */
     uint64_t free_id; /* above every session and body seen so far, also in earlier batches */
+    /* Made by batch_seal(): what is left, in the order of its records. */
+    struct gen_op *left;
+    uint32_t left_cap;
+    uint8_t *room; /* where groups are encoded */
+    size_t room_cap;
 };
+
+/* Bytes of an operation's record, at most. */
+static inline size_t batch_record_max(const struct store_op *op)
+{
+    return BATCH_RECORD_MAX + op->name.n + op->data.n + op->props.n;
+}
 
 void batch_fini(struct batch *b); /* zeroed is fine */
 void batch_reset(struct batch *b);
@@ -38,7 +60,8 @@ void batch_reset(struct batch *b);
 bool batch_add(struct batch *b, const struct store_unit *u) __attribute__((warn_unused_result));
 
 /*
- * What is left as a sealed group, in *buf (malloc'd, the caller's). g->number and g->wall_ms are
+ * What is left as a sealed group, in *buf (malloc'd, the caller's), and in b->left, until the next
+ * operation on the batch. g->number and g->wall_ms are
  * given, the rest is filled in; nothing left: g->records 0 and *buf NULL. clock: what is
  * to be added to the times of operations. ST_NOSPACE: larger than a group may be.
  */

@@ -179,8 +179,8 @@ static struct gen_session **sorted_sessions(struct gen *g)
     uint32_t n = 0;
 
     for (uint32_t i = 0; v != NULL && i < g->sessions_cap; i++) {
-        if (g->sessions[i] != NULL) {
-            v[n++] = g->sessions[i];
+        if (g->sessions[i].s != NULL) {
+            v[n++] = g->sessions[i].s;
         }
     }
     if (n > 1) {

@@ -45,6 +45,12 @@ struct gen_entries { /* in the order of seq */
     uint32_t n, cap;
 };
 
+/* An operation of a group, and where its record begins in the group's buffer. */
+struct gen_op {
+    const struct store_op *op;
+    uint32_t at;
+};
+
 struct gen_session {
     uint64_t session;
     const uint8_t *record, *end; /* the last ST_SESSION_PUT, or NULL */
@@ -65,6 +71,12 @@ struct gen_named {
 
 struct gen_chunk;
 
+/* The id stands beside the pointer: looking for one touches no other session. */
+struct gen_session_slot {
+    uint64_t session;
+    struct gen_session *s; /* NULL: empty */
+};
+
 struct gen {
     _Atomic unsigned refs; /* acq_rel: who frees has seen what others did */
     uint64_t first, last;  /* groups; last 0: none */
@@ -73,8 +85,8 @@ struct gen {
     int64_t born_ms;   /* monotonic: when the first group came */
     uint64_t next_key; /* of the journal, behind the last group */
     uint64_t bytes, records;
-    bool partial;                  /* no memory for all of a group: folding it would split units */
-    struct gen_session **sessions; /* open addressing, by id */
+    bool partial; /* no memory for all of a group: folding it would split units */
+    struct gen_session_slot *sessions; /* open addressing, by id */
     uint32_t nsessions, sessions_cap;
     struct gen_named **named; /* open addressing */
     uint32_t nnamed, named_cap;
@@ -94,6 +106,22 @@ enum gen_rc { GEN_OK, GEN_BAD, GEN_NOMEM };
  * the generation fit for gen_unref() only. */
 enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
     __attribute__((warn_unused_result));
+/*
+ * The same without decoding what was encoded a moment ago: the group's operations, one for each
+ * record in the order of the records. clock: what the records' times have more than the operations.
+ */
+enum gen_rc gen_add_ops(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key,
+                        const struct gen_op *ops, int64_t clock)
+    __attribute__((warn_unused_result));
+
+/* A time of an operation as it stands in its record. */
+static inline int64_t gen_time(int64_t ms, int64_t clock)
+{
+    if (ms == 0) {
+        return 0; /* never */
+    }
+    return ms + clock <= 0 ? 1 : ms + clock;
+}
 
 /* NULL: nothing about this session. */
 const struct gen_session *gen_find(const struct gen *g, uint64_t session);

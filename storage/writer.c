@@ -4,9 +4,10 @@
  *
  * Happy path: take what came in, let vanish what meets its removal (batch.c), append what is left
  * to the journal as one transaction, add it to the current generation, answer every unit in order.
- * While a commit runs the next batch gathers; between commits lie at least pace_us as long as the
- * rate is low, and more as the backlog of the fold grows. A batch of which nothing is left needs no
- * commit.
+ * While a commit runs the next batch gathers; between the beginnings of two commits lie at least
+ * pace_us, so that those whom the first one answered are in the second one together, and more as the
+ * backlog of the fold grows. Not so where there is nothing to gather: one or two who wait for each
+ * answer are answered as fast as the disk can. A batch of which nothing is left needs no commit.
  *
  * Failures: no room fails the batch's units (ST_NOSPACE) and nothing has changed. A failed write or
  * sync is final: these units and all later ones get ST_IO, and nothing is written any more.
@@ -25,7 +26,8 @@
 
 #define BATCH_OPS   65536u
 #define BATCH_BYTES (4u << 20)
-#define BUSY_RATE   50000.0  /* units a second from which on commits are not paced */
+#define BUSY_RATE   500000.0 /* units a second from which on commits are not paced */
+#define PACE_UNITS  4        /* units in a batch from which on waiting gathers more of them */
 #define IDLE_MS     ALIVE_MS /* how often a sleeping store thread looks up */
 #define SHORT_MS    200      /* the same when room is short */
 #define SLICE_NS    100000u
@@ -68,6 +70,7 @@ static void take(struct durable *d)
 
     while (u != NULL) {
         struct store_unit *next = u->next;
+        __builtin_prefetch(u->ops); /* another core's work until now */
         u->next = oldest;
         oldest = u;
         u = next;
@@ -158,11 +161,11 @@ static void slow_down(struct durable *d, uint32_t records)
     }
 }
 
-static void keep_pace(struct durable *d, int64_t began_us)
+static void keep_pace(struct durable *d, uint32_t units, int64_t began_us)
 {
     const int64_t wait = began_us + d->o.pace_us - durable_mono_us();
 
-    if (d->o.pace_us > 0 && d->rate < BUSY_RATE && wait > 0 && !atomic_load(&d->closing)) {
+    if (units >= PACE_UNITS && d->rate < BUSY_RATE && wait > 0 && !atomic_load(&d->closing)) {
         sleep_us(wait < 100000 ? wait : 100000);
     }
 }
@@ -183,7 +186,7 @@ static size_t unit_bytes(const struct store_unit *u)
     size_t n = 0;
 
     for (uint32_t i = 0; i < u->nops; i++) {
-        n += 48 + u->ops[i].name.n + u->ops[i].data.n + u->ops[i].props.n;
+        n += batch_record_max(&u->ops[i]);
     }
     return n;
 }
@@ -194,14 +197,12 @@ static struct store_unit *gather(struct durable *d, uint32_t *units, enum store_
 {
     struct store_unit *first = d->waiting;
     struct store_unit **end = &d->waiting;
-    size_t bytes = 0;
 
     batch_reset(&d->batch);
     *units = 0;
     *rc = ST_OK;
-    while (*end != NULL && d->batch.n < BATCH_OPS && bytes < BATCH_BYTES) {
-        bytes += unit_bytes(*end);
-        if (*units > 0 && bytes > BATCH_BYTES) {
+    while (*end != NULL && d->batch.n < BATCH_OPS && d->batch.bytes < BATCH_BYTES) {
+        if (*units > 0 && d->batch.bytes + unit_bytes(*end) > BATCH_BYTES) {
             break; /* a large one goes alone */
         }
         if (!batch_add(&d->batch, *end)) {
@@ -263,7 +264,7 @@ static void to_generation(struct durable *d, uint8_t *buf, uint32_t n)
     if (d->cur->last == 0) {
         d->cur->born_ms = durable_mono_us() / 1000;
     }
-    rc = gen_add(d->cur, buf, n, d->journal.next_key);
+    rc = gen_add_ops(d->cur, buf, n, d->journal.next_key, d->batch.left, d->clock);
     fold = d->cur->bytes >= d->o.fold_bytes || d->cur->records >= d->o.fold_records;
     if (fold) {
         pthread_cond_signal(&d->fold_wake);
@@ -307,27 +308,44 @@ static enum store_rc commit(struct durable *d)
     return atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
 }
 
-static void count_units(struct durable *d, const struct store_unit *u, uint32_t dead)
+static void count_units(struct durable *d, uint32_t units)
 {
     pthread_mutex_lock(&d->stats_lock);
-    d->stats.annihilated += dead;
-    for (; u != NULL; u = u->next) {
-        d->stats.units++;
-        for (uint32_t i = 0; i < u->nops; i++) {
-            d->stats.ops[u->ops[i].kind]++;
-        }
+    d->stats.annihilated += d->batch.dead;
+    d->stats.units += units;
+    for (unsigned i = 0; i < ST_OP_KINDS; i++) {
+        d->stats.ops[i] += d->batch.kinds[i];
     }
     pthread_mutex_unlock(&d->stats_lock);
+}
+
+/* Answers the units from the first one on that go together; returns the rest. */
+static struct store_unit *answer_some(struct durable *d, struct store_unit *list, enum store_rc rc)
+{
+    struct store_unit *last = list;
+    struct store_unit *rest;
+    uint64_t n = 1;
+
+    while (list->done_all != NULL && last->next != NULL && last->next->done_all == list->done_all) {
+        last = last->next;
+        n++;
+    }
+    rest = last->next; /* what is answered may be freed */
+    last->next = NULL;
+    if (list->done_all != NULL) {
+        list->done_all(list, rc);
+    } else {
+        list->done(list, rc);
+    }
+    /* Behind it, release: who reads 0 (acquire) finds everything handed over. */
+    atomic_fetch_sub_explicit(&d->pending, n, memory_order_release);
+    return rest;
 }
 
 static void answer(struct durable *d, struct store_unit *u, enum store_rc rc)
 {
     while (u != NULL) {
-        struct store_unit *next = u->next; /* done() may free it */
-        u->done(u, rc);
-        /* Behind it, release: who reads 0 (acquire) finds everything handed over. */
-        atomic_fetch_sub_explicit(&d->pending, 1, memory_order_release);
-        u = next;
+        u = answer_some(d, u, rc);
     }
 }
 
@@ -344,11 +362,11 @@ static void run_batch(struct durable *d)
     } else if (rc == ST_OK) {
         rc = commit(d);
     }
-    count_units(d, list, d->batch.dead);
+    count_units(d, units);
     answer(d, list, rc);
     slow_down(d, records);
     if (d->waiting == NULL) {
-        keep_pace(d, began);
+        keep_pace(d, units, began);
     }
     note_rate(d, units, durable_mono_us() - began);
 }
