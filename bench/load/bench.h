@@ -83,6 +83,8 @@ double phase_memory(const struct phase *ph, const struct run *run, uint64_t n);
 
 void flow_run(struct run *run); /* p2p, fanout, fanin */
 void shared_run(struct run *run);
+void wild_run(struct run *run);
+void retained_run(struct run *run);
 void durable_run(struct run *run);
 void connect_run(struct run *run);
 void idle_run(struct run *run);

@@ -133,6 +133,7 @@ struct client {
     uint16_t keep_alive_s;
     bool clean;
     bool has_will;
+    bool wants_retain; /* what it receives has to have the retain flag; else it must not */
 };
 
 /* Message sizes below this cannot carry the stamp. */

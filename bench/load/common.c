@@ -108,7 +108,8 @@ void message_check(struct run *run, const struct client *c, const struct publish
 {
     struct span topic = stream_topic_of(from, s->seq);
 
-    if (m->qos != run->o->qos || m->retain || m->payload.n != run->o->payload_n) {
+    if (m->qos != run->o->qos || m->retain != c->wants_retain ||
+        m->payload.n != run->o->payload_n) {
         run_fail(run, "%s: QoS %u, retain %d, %zu bytes", c->id, m->qos, m->retain, m->payload.n);
     }
     if (!span_eq(m->topic, topic)) {

@@ -98,6 +98,19 @@ static void list_due(struct drive *d)
 
 /* --- sending --- */
 
+static bool by_count(const struct drive *d)
+{
+    return d->plan->count != 0 || d->plan->rounds != 0;
+}
+
+static uint64_t count_of(const struct drive *d, uint32_t publisher)
+{
+    if (d->plan->rounds != 0) {
+        return d->plan->rounds * d->plan->publishers->clients[publisher].stream.topics_n;
+    }
+    return d->plan->count != 0 ? d->plan->count : UINT64_MAX;
+}
+
 /* The number below which a publisher may send now. */
 static uint64_t limit_of(const struct drive *d, uint32_t publisher, uint64_t through)
 {
@@ -110,8 +123,8 @@ static uint64_t limit_of(const struct drive *d, uint32_t publisher, uint64_t thr
         (d->run->o->lockstep && (s->done != s->next || through != s->next))) {
         return s->next;
     }
-    if (d->plan->count != 0 && limit > d->plan->count) {
-        limit = d->plan->count;
+    if (limit > count_of(d, publisher)) {
+        limit = count_of(d, publisher);
     }
     if (d->run->o->rate > 0 && limit > share(d, d->due, publisher)) {
         limit = share(d, d->due, publisher);
@@ -140,10 +153,13 @@ static void serve(struct drive *d, uint32_t publisher)
             client_publish(c);
         }
     }
+    if (s->next > s->counted && d->plan->sent != NULL) {
+        d->plan->sent(d->plan->context, publisher);
+    }
     d->run->r.sent += s->next - s->counted;
     s->counted = s->next;
     mark(&d->marks[publisher].behind, &d->behind, s->done != s->next || through != s->next);
-    mark(&d->marks[publisher].unsent, &d->unsent, s->next < d->plan->count);
+    mark(&d->marks[publisher].unsent, &d->unsent, by_count(d) && s->next < count_of(d, publisher));
 }
 
 static void serve_listed(struct drive *d)
@@ -160,7 +176,7 @@ static void serve_listed(struct drive *d)
 
 static bool is_complete(const struct drive *d)
 {
-    return d->behind == 0 && (d->plan->count != 0 ? d->unsent == 0 : !d->more);
+    return d->behind == 0 && (by_count(d) ? d->unsent == 0 : !d->more);
 }
 
 static uint64_t wait_ns(const struct drive *d)
@@ -168,7 +184,7 @@ static uint64_t wait_ns(const struct drive *d)
     uint64_t now = d->run->loop.now_ns;
     uint64_t until = now + TURN_NS;
 
-    if (d->plan->count == 0 && d->more && d->end_ns < until) {
+    if (!by_count(d) && d->more && d->end_ns < until) {
         until = d->end_ns;
     }
     if (d->run->o->rate > 0 && d->more && d->due < d->all && due_ns(d, d->due) < until) {
@@ -180,7 +196,7 @@ static uint64_t wait_ns(const struct drive *d)
 /* The end of sending by time: everybody's marks have to be set anew. */
 static void watch_clock(struct drive *d)
 {
-    if (d->more && d->plan->count == 0 && d->run->loop.now_ns >= d->end_ns) {
+    if (d->more && !by_count(d) && d->run->loop.now_ns >= d->end_ns) {
         d->more = false;
         list_all(d);
     }
@@ -224,10 +240,11 @@ void drive_run(struct run *run, const struct drive_plan *plan)
 {
     struct drive d;
     uint64_t sent = run->r.sent;
+    uint64_t failures = run->r.failures;
 
     drive_init(&d, run, plan);
     run_event(run);
-    while (run->r.failures == 0) {
+    while (run->r.failures == failures) {
         serve_listed(&d);
         if (is_complete(&d)) {
             break;

@@ -20,8 +20,11 @@ struct drive_plan {
     struct herd *publishers;
     /* The numbers of a publisher below it came everywhere. */
     uint64_t (*through)(const void *context, uint32_t publisher);
+    /* NULL, or told after a publisher has sent what it may. */
+    void (*sent)(const void *context, uint32_t publisher);
     const void *context;
-    uint64_t count; /* messages of each publisher; 0: --seconds long */
+    uint64_t count;  /* messages of each publisher; 0: --seconds long ... */
+    uint64_t rounds; /* ... or so many messages to each of its topics */
 };
 
 /* So many messages of a publisher may be under way at most: what tallies and rings of times have

@@ -31,6 +31,19 @@ void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
     }
 }
 
+void herd_await(struct herd *h)
+{
+    struct run *run = h->run;
+
+    run_event(run);
+    while (h->up < h->n && run->r.failures == 0) {
+        run_turn(run, 100000000u);
+        if (run_is_stuck(run)) {
+            run_fail(run, "only %u of %u got their answer", h->up, h->n);
+        }
+    }
+}
+
 void herd_forget(struct herd *h, bool clean)
 {
     h->opened = h->up = 0;

@@ -24,6 +24,8 @@ void herd_fini(struct herd *h);
 /* Opens all and waits until each has called herd_up(); gives up after the time-out, as a failure.
  */
 void herd_connect(struct herd *h);
+/* Waits until so many called herd_up() as there are; gives up likewise. */
+void herd_await(struct herd *h);
 /* All have left: DISCONNECT, and the broker's close, or ours when that takes a second. closed() is
  * called with NULL. */
 void herd_disconnect(struct herd *h);

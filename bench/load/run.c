@@ -63,6 +63,7 @@ void run_measure_begin(struct run *run)
     if (run->o->pid != 0 && !usage_read(&run->r.before, run->o->pid)) {
         die("cannot read /proc/%d", (int)run->o->pid);
     }
+    run->settled_ns = 0;
     run->r.own_cpu_ns = usage_own_cpu_ns();
     run->r.seconds = (double)clock_ns() / 1e9;
 }

@@ -18,6 +18,14 @@ static const struct scenario scenarios[] = {
      {.publishers = 10, .subscribers = 8, .groups = 1},
      "-P publishers (10) to -S members (8) of -g shared groups (1): each message once\n"
      "to each group; fails when some member of a group gets less than 90 % of another"},
+    {"wild", wild_run, TAKES_RATE | TAKES_LOCKSTEP | TAKES_PROPERTIES,
+     {.publishers = 10, .subscribers = 500, .filters = 50000, .matches = 10},
+     "-P publishers (10) to a population of --filters (50000), exact and with wildcards,\n"
+     "on -S clients (500); each message matches --matches (10) of them on as many clients"},
+    {"retained", retained_run, 0,
+     {.publishers = 10, .topics = 10000, .qos = 1},
+     "-P publishers (10) set --topics retained messages (10000), new clients get them all\n"
+     "with # and with +; all are cleared, and a new client gets none"},
     {"durable", durable_run, TAKES_PROPERTIES,
      {.publishers = 10, .subscribers = 100, .messages = 50000, .fan = 1, .qos = 1},
      "-P publishers (10) fill the queues of -S offline durable sessions (100) with\n"
@@ -60,6 +68,9 @@ static void fill_in(struct options *o, const struct options *d)
     set_default(&o->publishers, d->publishers);
     set_default(&o->subscribers, d->subscribers);
     set_default(&o->groups, d->groups);
+    set_default(&o->filters, d->filters);
+    set_default(&o->matches, d->matches);
+    set_default(&o->topics, d->topics);
     set_default(&o->fan, d->fan);
     set_default(&o->window, 50);
     o->messages = o->messages == 0 ? d->messages : o->messages;
@@ -74,6 +85,13 @@ static void refuse(const struct scenario *s, unsigned takes, bool given, const c
 {
     if (given && !(s->takes & takes)) {
         die("%s: %s is not for it", s->name, option);
+    }
+}
+
+static void at_most_subscribers(const struct options *o, uint32_t n, const char *option)
+{
+    if (n > o->subscribers) {
+        die("%s %u is more than there are subscribers (%u)", option, n, o->subscribers);
     }
 }
 
@@ -97,15 +115,12 @@ void scenario_complete(struct options *o)
         die("--offline needs --qos 1 or 2: nothing tells when a message of QoS 0 was taken");
     }
     o->durable |= o->offline;
-    if (o->groups > o->subscribers) {
-        die("more groups than members");
-    }
     if (s->run == durable_run && o->qos == 0) {
         die("durable: messages of QoS 0 need not be kept for a session that is away");
     }
-    if (s->run == durable_run && o->fan > o->subscribers) {
-        die("--fan is more than there are sessions");
-    }
+    at_most_subscribers(o, o->groups, "--groups");
+    at_most_subscribers(o, o->fan, "--fan");
+    at_most_subscribers(o, o->matches, "--matches");
 }
 
 static void print_lines(FILE *f, const char *name, const char *text)

@@ -243,6 +243,89 @@ class DurableCheckerCanFail(LoadTest):
         self.assertRegex(got["complaints"], r"session \d: publisher \d: number \d+ never came|\d+ expected")
 
 
+def repeat_one(broker):
+    """Somebody sends a message of the run again."""
+    with broker.connect("meddler") as c:
+        c.subscribe(("bench/#", 0))
+        got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+        c.send(wire.publish(got.topic, got.payload))
+        c.expect_type(wire.PUBLISH)
+
+
+class Wild(LoadTest):
+    """A population of filters, of which each message matches some."""
+
+    def wild(self, *args, matches=10):
+        got = self.bench("wild", "--filters", scaled(5000, 300), "--subscribers", "50", "--publishers", "5",
+                         "--matches", str(matches), "--count", scaled(1000, 60), "--window", "20", *args)
+        self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * matches, 0))
+        self.assertIn("memory_per_subscription", got)
+
+    def test_qos_0(self):
+        self.wild("--qos", "0")
+
+    def test_qos_1_5_0(self):
+        self.wild("--qos", "1", "--version", "5", "--properties", matches=3)
+
+    def test_qos_2_every_client(self):
+        self.wild("--qos", "2", matches=50)
+
+    def test_a_double_is_found(self):
+        got = self.bench("wild", "--filters", "300", "--subscribers", "30", "--seconds", str(5 * SLOW), fails=True,
+                         meddle=repeat_one)
+        self.assertRegex(got["complaints"], r"number \d+ came, \d+ expected")
+
+
+class Retained(LoadTest):
+    def retained(self, *args):
+        got = self.bench("retained", "--topics", scaled(5000, 100), *args)
+        self.assertEqual((got["delivered"], got["failures"]), (2 * int(scaled(5000, 100)), 0))
+        self.assertEqual(got["sent"], 2 * int(scaled(5000, 100)))
+        self.assertIn("memory_per_retained", got)
+        for phase in ("set", "replay", "replay_plus", "clear"):
+            self.assertGreater(got[phase]["cpu_us_per_message"], 0)
+
+    def test_qos_0(self):
+        self.retained("--qos", "0")
+
+    def test_qos_2_5_0(self):
+        self.retained("--qos", "2", "--version", "5")
+
+    def test_another_one_is_found(self):
+        """Somebody sets a message of the run under one more topic."""
+        def meddle(broker):
+            with broker.connect("meddler") as c:
+                c.subscribe(("bench/#", 0))
+                got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+                c.send(wire.publish(got.topic + "x", got.payload, retain=True))
+                time.sleep(0.3)
+
+        got = self.bench("retained", "--topics", scaled(50000), fails=True, meddle=meddle)
+        self.assertRegex(got["complaints"], r"topic bench/\w+/\w+x, sent to bench/\w+/\w+")
+
+    def test_one_that_stays_is_found(self):
+        """Somebody sets one of them again as soon as it is cleared."""
+        def meddle(broker):
+            with broker.connect("meddler") as c:
+                c.subscribe(("bench/#", 0))
+                got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+                while got.payload:
+                    got = c.expect_type(wire.PUBLISH, timeout=10 * SLOW)
+                c.send(wire.publish(got.topic, b"again", retain=True))
+                time.sleep(0.3)
+
+        got = self.bench("retained", "--topics", scaled(500), fails=True, meddle=meddle)
+        self.assertRegex(got["complaints"], r"bench/\w+/\w+ came again after it was cleared")
+
+
+class RetainedCheckerCanFail(LoadTest):
+    config = "shards 2\nmax_retained_messages 50\n"
+
+    def test_a_missing_one_is_found(self):
+        got = self.bench("retained", "--topics", "500", "--qos", "0", "--timeout", "1", fails=True)
+        self.assertRegex(got["complaints"], r"replay: the message of topic \d+ never came")
+
+
 class Connect(LoadTest):
     def test_come_and_go(self):
         for version in "45":
@@ -273,7 +356,7 @@ class Pace(LoadTest):
     """Open loop, and windows in lockstep."""
 
     def test_rate(self):
-        for scenario in (("p2p", "--clients", "5"), ("fanout", "--subscribers", "5"), ("shared",)):
+        for scenario in (("fanout", "--subscribers", "5"), ("shared",)):
             got = self.bench(*scenario, "--qos", "1", "--rate", "800", "--seconds", "0.5")
             self.assertEqual(got["sent"], 400)
             self.assertTrue(600 <= got["rate_reached"] <= 801, got["rate_reached"])
