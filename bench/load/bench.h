@@ -86,6 +86,7 @@ void shared_run(struct run *run);
 void wild_run(struct run *run);
 void retained_run(struct run *run);
 void durable_run(struct run *run);
+void churn_run(struct run *run);
 void connect_run(struct run *run);
 void idle_run(struct run *run);
 void chaos_run(struct run *run);

@@ -9,20 +9,12 @@
  * how the broker takes messages for them: a message is through when it is acknowledged. In the end
  * the sessions are discarded with what they have.
  */
+#include "bench/load/flow.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "bench/load/common.h"
 #include "bench/load/tally.h"
-
-struct flow {
-    struct herd publishers;
-    struct herd subscribers;
-    bool pairs;
-    uint32_t receivers; /* of each message */
-    uint64_t *next;     /* [subscriber][publisher], pairs: [subscriber]; the number expected */
-    struct tally *came; /* [publisher], when a message has several receivers */
-};
 
 /* A client's owner is its herd, which lies in the flow. */
 static struct flow *flow_of_subscriber(struct client *c)
@@ -109,11 +101,11 @@ static uint64_t acknowledged(const void *context, uint32_t publisher)
     return f->publishers.clients[publisher].stream.done;
 }
 
-static void flow_init(struct flow *f, struct run *run)
+void flow_init(struct flow *f, struct run *run, bool pairs)
 {
     const struct options *o = run->o;
 
-    *f = (struct flow){.pairs = strcmp(o->scenario, "p2p") == 0};
+    *f = (struct flow){.pairs = pairs};
     f->receivers = f->pairs ? 1 : o->subscribers;
     f->next = calloc((size_t)o->subscribers * (f->pairs ? 1 : o->publishers), sizeof(*f->next));
     f->came = calloc(o->publishers, sizeof(*f->came));
@@ -133,7 +125,7 @@ static void flow_init(struct flow *f, struct run *run)
     }
 }
 
-static void flow_fini(struct flow *f)
+void flow_fini(struct flow *f)
 {
     for (uint32_t i = 0; i < f->publishers.n; i++) {
         tally_fini(&f->came[i]);
@@ -144,8 +136,7 @@ static void flow_fini(struct flow *f)
     free(f->came);
 }
 
-/* The numbers of a publisher below this came to every receiver. */
-static uint64_t through(const void *context, uint32_t publisher)
+uint64_t flow_through(const void *context, uint32_t publisher)
 {
     const struct flow *f = context;
 
@@ -157,11 +148,11 @@ void flow_run(struct run *run)
     bool offline = run->o->offline;
     struct flow f;
     const struct drive_plan plan = {.publishers = &f.publishers,
-                                    .through = offline ? acknowledged : through,
+                                    .through = offline ? acknowledged : flow_through,
                                     .context = &f,
                                     .count = run->o->count};
 
-    flow_init(&f, run);
+    flow_init(&f, run, strcmp(run->o->scenario, "p2p") == 0);
     if (herd_pair_up(&f.subscribers, &f.publishers)) {
         if (offline) {
             herd_disconnect(&f.subscribers);

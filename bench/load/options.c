@@ -38,7 +38,7 @@ static const struct rule rules[] = {
     {"publishers", 'P', WHOLE, AT(publishers), 1, MILLION, "N", ""},
     {"subscribers", 'S', WHOLE, AT(subscribers), 1, MILLION, "N", ""},
     {"groups", 'g', WHOLE, AT(groups), 1, MILLION, "G", "shared: members are dealt out over them (1)"},
-    {"filters", 'F', WHOLE, AT(filters), 1, 10 * MILLION, "N", "wild: in all (50000)"},
+    {"filters", 'F', WHOLE, AT(filters), 1, 10 * MILLION, "N", "wild: in all (50000); churn: of each client (10)"},
     {"matches", 'm', WHOLE, AT(matches), 1, MILLION, "M", "wild: receivers of each message (10)"},
     {"topics", 0, WHOLE, AT(topics), 1, 10 * MILLION, "N",
      "retained: messages (10000); wild: so many topics are published to (all)"},

@@ -30,6 +30,10 @@ static const struct scenario scenarios[] = {
      {.publishers = 10, .subscribers = 100, .messages = 50000, .fan = 1, .qos = 1},
      "-P publishers (10) fill the queues of -S offline durable sessions (100) with\n"
      "--messages in all, each to --fan of them; then all come back and drain theirs"},
+    {"churn", churn_run, TAKES_RATE | TAKES_PROPERTIES,
+     {.clients = 50, .filters = 10, .publishers = 10, .rate = 1000},
+     "-n clients (50) subscribe to --filters each (10) and unsubscribe, as fast as the\n"
+     "answers come, beside -P steady pairs (10) at --rate (1000) that are checked"},
     {"connect", connect_run, 0,
      {.clients = 50},
      "-n connections at any time (50): CONNECT, CONNACK, DISCONNECT, the broker's\n"
@@ -77,7 +81,10 @@ static void fill_in(struct options *o, const struct options *d)
     o->rate = o->rate > 0 ? o->rate : d->rate;
     o->qos = o->qos == QOS_UNSET ? d->qos : o->qos;
     if (strcmp(o->scenario, "p2p") == 0) {
-        o->publishers = o->subscribers = o->clients;
+        o->publishers = o->clients;
+    }
+    if (strcmp(o->scenario, "p2p") == 0 || strcmp(o->scenario, "churn") == 0) {
+        o->subscribers = o->publishers; /* pairs */
     }
 }
 

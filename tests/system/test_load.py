@@ -326,6 +326,36 @@ class RetainedCheckerCanFail(LoadTest):
         self.assertRegex(got["complaints"], r"replay: the message of topic \d+ never came")
 
 
+class Churn(LoadTest):
+    """Subscriptions that come and go beside steady pairs."""
+
+    def test_changes(self):
+        for version, qos in (("4", "0"), ("5", "2")):
+            got = self.bench("churn", "--clients", "20", "--filters", "110", "--seconds", "0.5", "--qos", qos,
+                             "--version", version)
+            self.assertGreaterEqual(got["changes"], 20 * 100)
+            self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
+            self.assertGreater(got["cpu_us_per_change"], 0)
+
+    def test_a_double_is_found(self):
+        got = self.bench("churn", "--seconds", str(5 * SLOW), "--rate", "100", fails=True, meddle=repeat_one)
+        self.assertRegex(got["complaints"], r"number \d+ came, \d+ expected")
+
+    def test_a_message_to_a_churner_is_found(self):
+        """Somebody publishes under the churners' filters."""
+        def meddle(broker):
+            with broker.connect("meddler") as c:
+                c.subscribe(("bench/#", 0))
+                run = c.expect_type(wire.PUBLISH, timeout=10 * SLOW).topic.split("/")[1]
+                for _ in range(50):
+                    for i in range(30):
+                        c.send(wire.publish("bench/%s/churn/%08d" % (run, i), b"x"))
+                    time.sleep(0.01)
+
+        got = self.bench("churn", "--seconds", str(5 * SLOW), "--rate", "10", fails=True, meddle=meddle)
+        self.assertRegex(got["complaints"], r"none of its filters matches")
+
+
 class Connect(LoadTest):
     def test_come_and_go(self):
         for version in "45":
