@@ -53,6 +53,22 @@ enum store_rc durable_health(const struct durable *d)
     return ST_OK;
 }
 
+/* What a record takes in `state`, at most: a page for a piece of an object; keys and counts. */
+#define NEED_BYTES(bytes)     ((bytes)*2)
+#define NEED_RECORDS(records) ((records)*64)
+
+void durable_top_up_state(struct durable *d)
+{
+    uint64_t bytes;
+    uint64_t records;
+
+    pthread_mutex_lock(&d->gens_lock);
+    bytes = d->cur->bytes + (d->folding == NULL ? 0 : d->folding->bytes);
+    records = d->cur->records + (d->folding == NULL ? 0 : d->folding->records);
+    pthread_mutex_unlock(&d->gens_lock);
+    env_top_up(&d->state.env, NEED_BYTES(bytes) + NEED_RECORDS(records));
+}
+
 int64_t durable_mono_us(void)
 {
     struct timespec ts;
@@ -160,7 +176,7 @@ static void mark_stopped(struct durable *d)
     if (meta_put_u64(txn, d->state.meta, "stopped", (uint64_t)now) != 0 ||
         meta_put_u64(txn, d->state.meta, "newest", (uint64_t)now) != 0) {
         mdb_txn_abort(txn);
-    } else if (mdb_txn_commit(txn) != 0) {
+    } else if (env_commit(txn) != 0) {
         durable_log(d, LOG_LEVEL_WARNING, "%s: the stop could not be written", d->state.env.file);
     }
 }
@@ -288,6 +304,7 @@ static struct durable *create(const struct store_options *o)
     d->o = *o;
     d->o.dir = strdup(o->dir);
     fill_in(&d->o);
+    d->slice = d->o.fold_slice;
     d->lock_fd = -1;
     d->waiting_last = &d->waiting;
     d->reads_last = &d->reads;

@@ -55,6 +55,7 @@ struct durable {
     pthread_mutex_t gens_lock;
     pthread_cond_t fold_wake; /* for the fold thread */
     struct gen *cur, *folding;
+    uint32_t slice;       /* operations in a transaction of a fold; fewer when room is short */
     uint64_t trim_to;     /* journal keys below belong to folded groups */
     unsigned fold_paused; /* backups under way */
     bool fold_busy;
@@ -88,6 +89,8 @@ void durable_log(const struct durable *d, int level, const char *fmt, ...)
 /* A write or sync failed: final. */
 void durable_fail(struct durable *d, const char *file, int mdb_rc);
 enum store_rc durable_health(const struct durable *d);
+/* Has room held back in `state` for what is not folded yet. Not under gens_lock. */
+void durable_top_up_state(struct durable *d);
 int64_t durable_mono_us(void);
 /* The lock and both environments of a store that is there, and no threads: for check.h. */
 enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap);
@@ -103,6 +106,8 @@ enum store_rc writer_submit(struct store *s, struct store_unit *u);
 void *fold_thread(void *durable);
 /* Folds a frozen generation; may be done again after a failure or crash. LMDB's code. */
 int fold_generation(struct durable *d, struct gen *g);
+/* The next try comes in smaller slices; false: they are the smallest already. */
+bool fold_smaller(struct durable *d);
 
 /* reader.c */
 void *reader_thread(void *durable);

@@ -19,6 +19,8 @@
 #define MAX_TABLES  16
 #define SLACK_PAGES 64 /* LMDB need not write the last pages it counts */
 #define STOP_PAGES  8  /* more than the mark of an orderly stop takes */
+#define STEPS       16 /* in which the ballast is reserved */
+#define KEEP_PAGES  64 /* what an environment needs to get at pages of its own that are free */
 
 enum store_rc env_rc(int rc)
 {
@@ -206,7 +208,7 @@ enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ba
     int dead;
     int rc;
 
-    *e = (struct env){.ballast = ballast};
+    *e = (struct env){.ballast = ballast, .room = PTHREAD_MUTEX_INITIALIZER};
     if (asprintf(&e->file, "%s/data.mdb", dir) < 0) {
         e->file = NULL;
         snprintf(err, cap, "out of memory");
@@ -294,31 +296,86 @@ static int64_t mono_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-void env_top_up(struct env *e)
+/*
+ * Allocates [from, to) as far as that goes; 0 or errno. In steps, from the front, always the same
+ * ones: some file systems (tmpfs) give up all of what a failing call covers, whoever allocated it.
+ */
+static int allocate(int fd, uint64_t from, uint64_t to, uint64_t step)
 {
-    const uint64_t end = end_of_pages(e);
+    for (uint64_t at = from; at < to;) {
+        const uint64_t next = (at / step + 1) * step;
+        if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)(next - at)) != 0) {
+            return errno;
+        }
+        at = next;
+    }
+    return 0;
+}
+
+static uint64_t step_of(const struct env *e)
+{
+    return (e->ballast / STEPS + 4096) & ~(uint64_t)4095;
+}
+
+/* Under the lock. */
+static void top_up(struct env *e, uint64_t end, uint64_t need)
+{
     bool low;
     int fd;
+    int err;
 
-    if (atomic_load_explicit(&e->low, memory_order_relaxed)) {
-        if (mono_ms() < e->retry_ms) {
-            return;
-        }
-    } else if (e->reserved_to >= end + e->ballast / 4 * 3) {
-        return;
-    }
     mdb_env_get_fd(e->mdb, &fd);
-    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)end, (off_t)e->ballast) == 0) {
+    err = allocate(fd, end, end + e->ballast + need, step_of(e));
+    if (err == 0) {
         low = false;
-    } else if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+    } else if (err == ENOSPC || err == EDQUOT || err == EFBIG) {
         /* What is left of the ballast, and after draining pages of its own that are free again. */
-        low = free_bytes(e) + reserve(fd, end) < e->ballast / 4 * 3;
+        low = free_bytes(e) + reserve(fd, end) < e->ballast / 4 * 3 + need;
     } else {
-        low = !disk_has(fd, e->ballast); /* this file system cannot reserve */
+        low = !disk_has(fd, e->ballast + need); /* this file system cannot reserve */
     }
-    e->reserved_to = low ? 0 : end + e->ballast;
+    /* Free pages of its own may go any time: then it looks again after every commit. */
+    e->reserved_to = err == 0 ? end + e->ballast + need : 0;
     e->retry_ms = mono_ms() + 500;
     atomic_store_explicit(&e->low, low, memory_order_relaxed);
+}
+
+void env_top_up(struct env *e, uint64_t need)
+{
+    const uint64_t end = end_of_pages(e);
+
+    pthread_mutex_lock(&e->room);
+    if (env_is_low(e) ? mono_ms() >= e->retry_ms
+                      : e->reserved_to < end + e->ballast / 4 * 3 + need) {
+        top_up(e, end, need);
+    }
+    pthread_mutex_unlock(&e->room);
+}
+
+void env_give_back(struct env *e)
+{
+    const uint64_t end = end_of_pages(e);
+    struct stat st;
+    int fd;
+
+    mdb_env_get_fd(e->mdb, &fd);
+    pthread_mutex_lock(&e->room);
+    /* A file that gets the length it has loses what it was allocated beyond. */
+    if (fstat(fd, &st) == 0 && ftruncate(fd, st.st_size) == 0) {
+        (void)allocate(fd, end, end + KEEP_PAGES * 4096u, 4096);
+    }
+    e->reserved_to = 0;
+    pthread_mutex_unlock(&e->room);
+}
+
+/* A write that a full disk cut short sets no errno; one that failed does. */
+int env_commit(MDB_txn *txn)
+{
+    int rc;
+
+    errno = 0;
+    rc = mdb_txn_commit(txn);
+    return rc == EIO && errno == 0 ? ENOSPC : rc;
 }
 
 bool env_is_low(const struct env *e)

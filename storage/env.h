@@ -8,9 +8,11 @@
  *
  * Ballast    removals need free pages too, so a full disk could not be drained. The file is kept
  * allocated past its last page; when that cannot be topped up, the environment is low and
- * new work has to be refused.
+ * new work has to be refused. What has been taken already and is still to be written here (the
+ * journal's backlog, for `state`) is held back beside the ballast: a fold, or the recovery after
+ * a crash, never needs room that is not ours.
  *
- * Threads    the one that writes to the environment; env_is_low() any.
+ * Threads    the one that writes to the environment; env_top_up() and env_is_low() any.
  */
 #ifndef NOCTULE_STORAGE_ENV_H
 #define NOCTULE_STORAGE_ENV_H
@@ -18,12 +20,14 @@
 #include "storage/store.h"
 
 #include <lmdb.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct env {
     MDB_env *mdb;
     char *file;           /* its data file, for messages */
     uint64_t ballast;     /* bytes */
+    pthread_mutex_t room; /* of the next two */
     uint64_t reserved_to; /* the file is allocated up to here */
     int64_t retry_ms;     /* monotonic: not to be topped up again before */
     uint64_t short_size;  /* its length when it was opened, if that was too short */
@@ -48,9 +52,16 @@ bool env_is_whole(struct env *e, char *err, size_t cap);
 /* A file that was made longer when it was opened gets the length it had: it is refused. */
 void env_unpad(struct env *e);
 
-/* After a commit, and from time to time when low. */
-void env_top_up(struct env *e);
+/* After a commit, and from time to time when low. need: bytes to be held back beside the ballast.
+ */
+void env_top_up(struct env *e, uint64_t need);
 bool env_is_low(const struct env *e);
+/* All of it but a little is given back to the file system, for another environment that has to be
+ * written now. */
+void env_give_back(struct env *e);
+
+/* mdb_txn_commit(); a write that was cut short is ENOSPC, where LMDB says EIO. */
+int env_commit(MDB_txn *txn) __attribute__((warn_unused_result));
 
 /* What an error of LMDB means: ST_NOSPACE, ST_NOMEM or ST_IO. */
 enum store_rc env_rc(int mdb_rc);

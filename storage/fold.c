@@ -11,7 +11,8 @@
  * same bounds is what vanished the same, too: an entry that a first, interrupted fold has put must
  * not be taken for one that was born and removed within a longer generation.
  *
- * No room: tried again every second, journal and generation stay. A failed write or sync is final.
+ * No room: tried again every second in smaller slices (pages that one transaction replaces are free
+ * for the next but one), journal and generation stay. A failed write or sync is final.
  */
 #include "storage/bytes.h"
 #include "storage/durable.h"
@@ -135,17 +136,19 @@ static int end_slice(struct fold *f)
         return rc;
     }
     mdb_cursor_close(f->queue);
-    rc = mdb_txn_commit(f->txn);
+    rc = env_commit(f->txn);
     f->txn = NULL;
     if (rc == 0) {
-        env_top_up(&f->s->env);
+        durable_top_up_state(f->d);
     }
     return rc;
 }
 
 static bool slice_full(const struct fold *f)
 {
-    return f->ops >= f->d->o.fold_slice || f->bytes >= SLICE_BYTES;
+    const uint64_t bytes = (uint64_t)SLICE_BYTES * f->d->slice / f->d->o.fold_slice;
+
+    return f->ops >= f->d->slice || f->bytes >= bytes;
 }
 
 /* After every operation: a slice ends between two of them. */
@@ -782,6 +785,17 @@ int fold_generation(struct durable *d, struct gen *g)
     return rc;
 }
 
+bool fold_smaller(struct durable *d)
+{
+    const uint32_t least = d->o.fold_slice < 16 ? d->o.fold_slice : 16;
+
+    if (d->slice == least) {
+        return false;
+    }
+    d->slice = d->slice / 8 > least ? d->slice / 8 : least;
+    return true;
+}
+
 /* ---- the thread ---- */
 
 static void wait_until_ms(struct durable *d, int64_t due_ms)
@@ -850,8 +864,10 @@ static bool fold_once(struct durable *d)
             break;
         }
         atomic_store_explicit(&d->no_space, 1, memory_order_relaxed);
+        (void)fold_smaller(d);
         wait_until_ms(d, durable_mono_us() / 1000 + 1000);
     }
+    d->slice = d->o.fold_slice;
     d->fold_busy = false;
     if (rc == 0) {
         atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
@@ -881,7 +897,9 @@ void *fold_thread(void *arg)
         } else {
             wait_until_ms(d, due_ms);
             if (env_is_low(&d->state.env)) {
-                env_top_up(&d->state.env);
+                pthread_mutex_unlock(&d->gens_lock);
+                durable_top_up_state(d);
+                pthread_mutex_lock(&d->gens_lock);
             }
         }
     }

@@ -90,7 +90,7 @@ int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t t
         mdb_txn_abort(txn);
         return rc;
     }
-    rc = mdb_txn_commit(txn);
+    rc = env_commit(txn);
     if (rc == 0) {
         j->next_key += pieces_of(n);
     }

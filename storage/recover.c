@@ -5,6 +5,9 @@
  *
  * The groups of a fold that was interrupted make a generation of their own, with the bounds that
  * the fold had (see fold.c); the others come in generations of the usual size.
+ *
+ * A disk that is full to the last page: the folds write to the ballast of `state`, which is as
+ * large as what the journal can hold for it, then to that of the journal.
  */
 #include "storage/bytes.h"
 #include "storage/durable.h"
@@ -104,7 +107,7 @@ static int make_journal(struct durable *d)
         mdb_txn_abort(txn);
         return rc;
     }
-    return mdb_txn_commit(txn);
+    return env_commit(txn);
 }
 
 static int make_state(struct durable *d)
@@ -131,7 +134,7 @@ static int make_state(struct durable *d)
         mdb_txn_abort(txn);
         return rc;
     }
-    return mdb_txn_commit(txn);
+    return env_commit(txn);
 }
 
 /* Handles of tables stay valid only when the transaction that opened them commits. */
@@ -288,6 +291,33 @@ struct replay {
     bool bad;
 };
 
+/*
+ * A full disk: smaller slices do with less, and the journal has a ballast that it does not need
+ * before something is taken again. False: there is nothing left to try.
+ */
+static bool make_room(struct durable *d)
+{
+    const bool smaller = fold_smaller(d);
+
+    if (smaller) {
+        durable_log(d, LOG_LEVEL_NOTICE,
+                    "recovery: the disk is full: smaller steps, and the ballast of the journal");
+        env_give_back(&d->journal.env);
+    }
+    return smaller;
+}
+
+static int fold_with_room(struct durable *d, struct gen *g)
+{
+    int rc;
+
+    do {
+        rc = fold_generation(d, g);
+    } while (env_rc(rc) == ST_NOSPACE && make_room(d));
+    d->slice = d->o.fold_slice;
+    return rc;
+}
+
 static bool fold_now(struct replay *r)
 {
     const int64_t t = durable_mono_us();
@@ -296,7 +326,7 @@ static bool fold_now(struct replay *r)
         return true;
     }
     r->records += r->g->records;
-    r->rc = fold_generation(r->d, r->g);
+    r->rc = fold_with_room(r->d, r->g);
     if (t - r->began_us > 200000) { /* a long one says how far it is */
         durable_log(r->d, LOG_LEVEL_NOTICE, "recovery: %llu records of %llu groups replayed",
                     (unsigned long long)r->records, (unsigned long long)r->groups);
@@ -409,7 +439,7 @@ static int mark_running(struct durable *d, int64_t now)
         mdb_txn_abort(txn);
         return rc;
     }
-    return mdb_txn_commit(txn);
+    return env_commit(txn);
 }
 
 /* A clock behind what has been written stands still until it has caught up. */
@@ -453,9 +483,13 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     d->first_free_id = d->batch.free_id;
     d->trim_to = d->journal.next_key;
     mrc = mark_running(d, d->o.boot_ms() + d->clock);
+    if (env_rc(mrc) == ST_NOSPACE) {
+        env_give_back(&d->journal.env);
+        mrc = mark_running(d, d->o.boot_ms() + d->clock);
+    }
     if (mrc == 0) {
-        env_top_up(&d->state.env);
-        env_top_up(&d->journal.env);
+        env_top_up(&d->state.env, 0);
+        env_top_up(&d->journal.env, 0);
     }
     return explain(d->state.env.file, mrc, err, cap);
 }

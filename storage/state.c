@@ -226,7 +226,8 @@ int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uin
         struct piece_key pk;
         MDB_val key = piece_key(&pk, k, kn, piece);
         v = (MDB_val){n - at < PIECE_MAX ? n - at : PIECE_MAX, (void *)(uintptr_t)(whole + at)};
-        rc = mdb_put(txn, dbi, &key, &v, 0);
+        /* Appended, two pieces fill a page; put, every one would take a page. */
+        rc = mdb_put(txn, dbi, &key, &v, appending ? MDB_APPEND : 0u);
     }
     return rc;
 }

@@ -5,9 +5,10 @@
  * Happy path: take what came in, let vanish what meets its removal (batch.c), append what is left
  * to the journal as one transaction, add it to the current generation, answer every unit in order.
  * While a commit runs the next batch gathers; between the beginnings of two commits lie at least
- * pace_us, so that those whom the first one answered are in the second one together, and more as the
- * backlog of the fold grows. Not so where there is nothing to gather: one or two who wait for each
- * answer are answered as fast as the disk can. A batch of which nothing is left needs no commit.
+ * pace_us, so that those whom the first one answered are in the second one together, and more as
+ * the backlog of the fold grows. Not so where there is nothing to gather: one or two who wait for
+ * each answer are answered as fast as the disk can. A batch of which nothing is left needs no
+ * commit.
  *
  * Failures: no room fails the batch's units (ST_NOSPACE) and nothing has changed. A failed write or
  * sync is final: these units and all later ones get ST_IO, and nothing is written any more.
@@ -261,11 +262,12 @@ static void to_generation(struct durable *d, uint8_t *buf, uint32_t n)
     bool fold;
 
     pthread_mutex_lock(&d->gens_lock);
-    if (d->cur->last == 0) {
+    fold = d->cur->last == 0; /* its age counts from now on */
+    if (fold) {
         d->cur->born_ms = durable_mono_us() / 1000;
     }
     rc = gen_add_ops(d->cur, buf, n, d->journal.next_key, d->batch.left, d->clock);
-    fold = d->cur->bytes >= d->o.fold_bytes || d->cur->records >= d->o.fold_records;
+    fold = fold || d->cur->bytes >= d->o.fold_bytes || d->cur->records >= d->o.fold_records;
     if (fold) {
         pthread_cond_signal(&d->fold_wake);
     }
@@ -304,7 +306,8 @@ static enum store_rc commit(struct durable *d)
     d->next_group++;
     count_commit(d, &g, durable_mono_us() - began);
     to_generation(d, buf, g.length);
-    env_top_up(&d->journal.env);
+    env_top_up(&d->journal.env, 0);
+    durable_top_up_state(d);
     return atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
 }
 
@@ -403,7 +406,7 @@ static void idle(struct durable *d)
     }
     /* The lock's modification time tells the next start when this one was last alive. */
     (void)futimens(d->lock_fd, NULL);
-    env_top_up(&d->journal.env);
+    env_top_up(&d->journal.env, 0);
     to = trim_point(d);
     if (to == 0) {
         return;

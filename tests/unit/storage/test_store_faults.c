@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -277,6 +278,98 @@ static void test_full_disk(void)
     store_close(&s);
     umount2(t.path, MNT_DETACH);
     tmpdir_remove(&t);
+}
+
+/* Every page that the file system still has goes to somebody else. */
+static void fill_file_system(const char *dir)
+{
+    static char page[4096];
+    char path[600];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/somebody-else", dir);
+    fd = open(path, O_WRONLY | O_CREAT, 0600);
+    UNIT_NEED(fd >= 0);
+    while (write(fd, page, sizeof(page)) == (ssize_t)sizeof(page)) {}
+    close(fd);
+}
+
+/* A child fills the store, then the file system, and is killed. The entries acknowledged. */
+static uint64_t fill_and_die(const struct store_options *o, size_t payload_n)
+{
+    static char payload[20000];
+    struct store_op put = {.kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}};
+    uint64_t made = 0;
+    int fds[2];
+    int status;
+    pid_t pid;
+
+    UNIT_NEED(pipe(fds) == 0);
+    fflush(NULL);
+    pid = fork();
+    UNIT_NEED(pid >= 0);
+    if (pid == 0) {
+        struct store *s = open_it(o);
+
+        if (submit_wait(s, &put, 1) == ST_OK) {
+            made = fill(s, payload, payload_n);
+        }
+        fill_file_system(o->dir);
+        UNIT_NEED(write(fds[1], &made, sizeof(made)) == (ssize_t)sizeof(made));
+        raise(SIGKILL);
+    }
+    close(fds[1]);
+    UNIT_NEED(read(fds[0], &made, sizeof(made)) == (ssize_t)sizeof(made));
+    close(fds[0]);
+    UNIT_NEED(waitpid(pid, &status, 0) == pid);
+    return made;
+}
+
+/* Nothing is left to write to but what the store has held back: it opens, can be emptied, and takes
+ * work again, as often as it is filled. */
+static void full_to_the_last_page(uint64_t fold_records, size_t payload_n)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    char err[256];
+
+    tmpdir_make(&t);
+    if (!mount_small(t.path, "size=24m")) {
+        tmpdir_remove(&t);
+        return;
+    }
+    o = small(t.path);
+    o.ballast = 2u << 20;
+    o.fold_records = fold_records;
+    for (unsigned round = 0; round < 3; round++) {
+        const uint64_t made = fill_and_die(&o, payload_n);
+        uint64_t removed = 0;
+
+        CU_ASSERT(made > 100 && made < 100000);
+        s = open_it(&o);
+        for (uint64_t i = 0; i < made; i++) {
+            struct store_op del = {.kind = ST_ENTRY_DEL, .session = 1, .seq = i + 1};
+            removed += submit_wait(s, &del, 1) == ST_OK;
+        }
+        CU_ASSERT_EQUAL(removed, made);
+        for (unsigned i = 0; i < 500 && store_health(s) != ST_OK; i++) {
+            nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        }
+        CU_ASSERT_EQUAL(store_health(s), ST_OK);
+        store_close(&s);
+        CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+    }
+    umount2(t.path, MNT_DETACH);
+    tmpdir_remove(&t);
+}
+
+static void test_full_to_the_last_page(void)
+{
+    full_to_the_last_page(50, 4000);
+    full_to_the_last_page(200, 2500);
+    full_to_the_last_page(400, 20000);
+    full_to_the_last_page(100000, 2000);
 }
 
 static void test_read_only(void)
@@ -677,6 +770,7 @@ UNIT_TESTS = {
     UNIT_TEST(failing_syncs)
     UNIT_TEST(no_space_fails_its_unit)
     UNIT_TEST(full_disk)
+    UNIT_TEST(full_to_the_last_page)
     UNIT_TEST(read_only)
     UNIT_TEST(damaged_files)
     UNIT_TEST(missing_files)
