@@ -189,7 +189,7 @@ static void forget_will(struct shard *sh, const struct client *c)
 }
 
 /* When it was disconnected: lazily, after a crash the session lasts longer. */
-static void keep_detached(struct shard *sh, const struct client *c)
+static void keep_detached(struct shard *sh, const struct client *c, int64_t since_ms)
 {
     struct store_op *op;
 
@@ -203,7 +203,7 @@ static void keep_detached(struct shard *sh, const struct client *c)
         op->number = c->expiry_s;
         /* What an earlier crash left in doubt stays so until it is delivered. */
         op->flags = (uint8_t)(c->version | (outq_is_doubtful(c) ? SESSION_CONNECTED : 0u));
-        op->expires_ms = sh->now_ms;
+        op->expires_ms = since_ms != 0 ? since_ms : -1; /* 0 stands for connected */
     }
 }
 
@@ -257,11 +257,15 @@ static int64_t session_end_ms(const struct shard *sh, const struct client *c, in
     return since_ms + (int64_t)s * 1000;
 }
 
-void client_restored(struct shard *sh, struct client *c, int64_t disconnected_ms, int64_t will_ms)
+void client_restored(struct shard *sh, struct client *c, const struct restored_times *t)
 {
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
-    c->expires_ms = session_end_ms(sh, c, disconnected_ms);
-    arm(sh, c, will_ms);
+    c->expires_ms = session_end_ms(sh, c, t->disconnected_ms);
+    arm(sh, c, t->will_ms);
+    /* The store calls it connected still, and would take the next crash for its end. */
+    if (t->was_connected && (c->expires_ms != INT64_MAX || c->will != NULL)) {
+        keep_detached(sh, c, t->disconnected_ms);
+    }
 }
 
 void client_detach(struct shard *sh, struct client *c, bool publish_will)
@@ -288,7 +292,7 @@ void client_detach(struct shard *sh, struct client *c, bool publish_will)
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
     outq_move_shared(sh, c, false);
     outq_detached(sh, c);
-    keep_detached(sh, c);
+    keep_detached(sh, c, sh->now_ms);
     c->expires_ms = session_end_ms(sh, c, sh->now_ms);
     if (will_ms <= sh->now_ms) {
         will_publish(sh, c);

@@ -469,8 +469,13 @@ void client_end(struct shard *sh,
 bool client_bury(struct shard *sh); /* a slice of that; true: more to do */
 void client_detach(struct shard *sh, struct client *c,
                    bool publish_will); /* its connection has gone */
-/* A stored session at start: its clocks run since it lost its connection. */
-void client_restored(struct shard *sh, struct client *c, int64_t disconnected_ms, int64_t will_ms);
+struct restored_times {
+    int64_t disconnected_ms; /* its clocks run since then */
+    int64_t will_ms;         /* when its will is due; INT64_MAX: it has none */
+    bool was_connected;      /* as the store has it */
+};
+/* A stored session at start. */
+void client_restored(struct shard *sh, struct client *c, const struct restored_times *t);
 void client_timer(void *owner, struct timer *t);
 
 /* outq.c */

@@ -15,8 +15,7 @@ struct entry {
     uint64_t session;
     struct client *client;
     struct shard *shard;
-    int64_t disconnected_ms;
-    int64_t will_ms;
+    struct restored_times times;
 };
 
 struct restore {
@@ -151,8 +150,9 @@ static bool add_session(void *arg, const struct store_session *s)
     r->v[r->n++] = (struct entry){.session = s->session,
                                   .client = c,
                                   .shard = sh,
-                                  .disconnected_ms = s->disconnected_ms,
-                                  .will_ms = INT64_MAX};
+                                  .times = {.disconnected_ms = s->disconnected_ms,
+                                            .will_ms = INT64_MAX,
+                                            .was_connected = (s->flags & SESSION_CONNECTED) != 0}};
     r->sum->sessions++;
     r->sum->queued += s->count;
     return true;
@@ -240,9 +240,9 @@ static bool add_will(void *arg, const struct store_op *op)
     }
     will_free(&e->client->will);
     e->client->will = w;
-    due = e->disconnected_ms + (int64_t)op->number * 1000;
-    e->will_ms = e->shard->now_ms + WILL_GRACE_MS;
-    e->will_ms = due > e->will_ms ? due : e->will_ms;
+    due = e->times.disconnected_ms + (int64_t)op->number * 1000;
+    e->times.will_ms = e->shard->now_ms + WILL_GRACE_MS;
+    e->times.will_ms = due > e->times.will_ms ? due : e->times.will_ms;
     return true;
 }
 
@@ -299,7 +299,10 @@ enum store_rc shards_restore(struct broker_shared *b, struct restored *out)
         rc = ST_NOMEM;
     }
     for (uint64_t i = 0; i < r.n; i++) {
-        client_restored(r.v[i].shard, r.v[i].client, r.v[i].disconnected_ms, r.v[i].will_ms);
+        client_restored(r.v[i].shard, r.v[i].client, &r.v[i].times);
+    }
+    for (unsigned i = 0; i < b->nshards; i++) {
+        ticket_flush_lazy(b->shards[i]); /* a shard may sleep long before its first turn ends */
     }
     retained_go_on_from(b->retained, r.last_retained);
     free(r.batch);

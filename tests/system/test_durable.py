@@ -680,6 +680,21 @@ class Properties(Durable):
             time.sleep(3 * SLOW)
             durable(b, "s", 5, expiry=2, present=False)
 
+    def test_session_expiry_over_two_crashes(self):
+        """The clock of one that was connected begins at the first crash, whatever comes later."""
+        with DurableBroker() as b:
+            keep = [durable(b, "s", 5, expiry=3).subscribe(("t", 1)),
+                    durable(b, "never", 5, expiry=0xFFFFFFFF).subscribe(("t", 1))]
+            b.again(self.how)
+            for c in keep:
+                c.close()
+            for _ in range(3):
+                time.sleep(2 * SLOW if SLOW == 1 else 1)
+                b.again(self.how)
+            time.sleep(1 * SLOW)
+            durable(b, "s", 5, present=False)
+            durable(b, "never", 5, present=True)
+
     def test_session_expiry_after_takeover(self):
         """The session lasts from the end of the second connection on, not of the first."""
         with DurableBroker() as b:
