@@ -26,11 +26,14 @@ struct result {
     struct usage before;
     struct usage after;
     uint64_t own_cpu_ns;
+    uint64_t sent_by_alias; /* messages whose topic was an alias alone */
+    uint64_t received_by_alias;
     uint32_t connections;
     struct histogram latency;
 };
 
 struct drive;
+struct crew;
 
 struct run {
     const struct options *o;
@@ -43,6 +46,10 @@ struct run {
     uint64_t settled_ns;    /* waited at the ends of phases; not in r.seconds */
     bool over;              /* what is measured has ended */
     struct drive *drive;    /* while publishers send */
+    struct crew *crew;      /* one of several processes: crew.h; else NULL */
+    uint32_t worker;        /* its number */
+    uint32_t meetings;      /* of the crew that this worker was at */
+    uint32_t first_client;  /* added to the numbers in client ids */
     struct progress progress;
     char notes[4096]; /* scenario's own figures, as JSON members: ,"name":1 */
 };
@@ -89,10 +96,12 @@ void durable_run(struct run *run);
 void churn_run(struct run *run);
 void connect_run(struct run *run);
 void idle_run(struct run *run);
+void idle_conclude(struct run *run);
 void chaos_run(struct run *run);
 
 /* {"p50":...} in microseconds. */
 void latency_json(char *out, size_t cap, const struct histogram *h);
-void report_print(struct run *run);
+/* unit: what r.done counts, where that is what a run is about; else NULL. */
+void report_print(struct run *run, const char *unit);
 
 #endif

@@ -100,18 +100,6 @@ static const struct client_ops churner_ops = {.connected = churner_connected,
 
 /* --- the run --- */
 
-static void note_changes(struct run *run)
-{
-    const struct result *r = &run->r;
-
-    run_note(run, ",\"changes\":%llu,\"changes_per_second\":%.0f", (unsigned long long)r->done,
-             (double)r->done / r->seconds);
-    if (run->o->pid != 0 && r->done > 0) {
-        run_note(run, ",\"cpu_us_per_change\":%.3f",
-                 (double)(r->after.cpu_ns - r->before.cpu_ns) / 1e3 / (double)r->done);
-    }
-}
-
 static void start_all(struct churn *ch)
 {
     for (uint32_t i = 0; i < ch->herd.n; i++) {
@@ -152,7 +140,6 @@ void churn_run(struct run *run)
         start_all(&ch);
         herd_drive(&plan);
         judge(&ch);
-        note_changes(run);
     }
     herd_pair_end(&f.subscribers, &f.publishers);
     flow_fini(&f);

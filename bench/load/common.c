@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bench/load/crew.h"
 #include "bench/load/extras.h"
 
 #define TOPIC_MAX 64u
-#define LINGER_MS 100u
 
 void publisher_stream(struct client *c, struct run *run, uint32_t i)
 {
@@ -157,33 +157,28 @@ void herd_drive(const struct drive_plan *plan)
     progress_phase(&run->progress, "running", "messages received", &run->r.delivered);
     run_measure_begin(run);
     drive_run(run, plan);
+    crew_end(run);
     run_measure_end(run);
     loop_linger(&run->loop, LINGER_MS);
 }
 
 /* How often an alias stood for a topic, each way. */
-static void note_aliases(struct run *run, const struct herd *receivers,
-                         const struct herd *publishers)
+static void count_aliases(struct run *run, const struct herd *receivers,
+                          const struct herd *publishers)
 {
-    uint64_t sent = 0;
-    uint64_t received = 0;
-
     for (uint32_t i = 0; i < publishers->n; i++) {
-        sent += publishers->clients[i].stream.by_alias;
+        run->r.sent_by_alias += publishers->clients[i].stream.by_alias;
     }
     for (uint32_t i = 0; i < receivers->n; i++) {
-        received += receivers->clients[i].aliases.used;
+        run->r.received_by_alias += receivers->clients[i].aliases.used;
     }
-    run_note(run, ",\"sent_by_alias\":%" PRIu64 ",\"received_by_alias\":%" PRIu64, sent, received);
 }
 
 void herd_pair_end(struct herd *receivers, struct herd *publishers)
 {
     struct run *run = receivers->run;
 
-    if (run->o->aliases > 0) {
-        note_aliases(run, receivers, publishers);
-    }
+    count_aliases(run, receivers, publishers);
     for (uint32_t i = 0; i < publishers->n; i++) {
         client_close(&publishers->clients[i], true);
     }

@@ -34,6 +34,8 @@ void message_check(struct run *run, const struct client *c, const struct publish
 /* Counts a message that came. */
 void run_delivered(struct run *run, const struct stamp *s);
 
+#define LINGER_MS 100u /* after the end of a run: what comes then is doubled */
+
 /* Connects all, receivers first; false: that failed. */
 bool herd_pair_up(struct herd *receivers, struct herd *publishers);
 /* Drives the publishers and measures it, then waits a little: what comes after everything has come

@@ -129,20 +129,6 @@ static void discard_sessions(struct lobby *l)
     leave_all(l);
 }
 
-static void note_connects(struct run *run)
-{
-    const struct result *r = &run->r;
-    double n = r->done > 0 ? (double)r->done : 1;
-
-    run_note(run, ",\"connects\":%llu,\"connects_per_second\":%.0f", (unsigned long long)r->done,
-             (double)r->done / r->seconds);
-    if (run->o->pid != 0) {
-        run_note(run, ",\"cpu_us_per_connect\":%.3f",
-                 (double)(r->after.cpu_ns - r->before.cpu_ns) / 1e3 / n);
-    }
-    run_note(run, ",\"generator_cpu_us_per_connect\":%.3f", (double)r->own_cpu_ns / 1e3 / n);
-}
-
 void connect_run(struct run *run)
 {
     struct lobby l = {.closing = false};
@@ -167,7 +153,6 @@ void connect_run(struct run *run)
     if (run->o->durable && run->r.failures == 0) {
         discard_sessions(&l);
     }
-    note_connects(run);
     herd_fini(&l.herd);
     free(l.visitors);
 }

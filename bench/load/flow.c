@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "bench/load/crew.h"
 #include "bench/load/tally.h"
 
 /* A client's owner is its herd, which lies in the flow. */
@@ -79,6 +80,7 @@ static void sub_message(struct client *c, const struct publish *m)
         return;
     }
     if (f->receivers == 1 || tally_add(&f->came[s.publisher], s.seq)) {
+        f->moved = true;
         drive_moved(run, s.publisher);
     }
     run_delivered(run, &s);
@@ -140,29 +142,81 @@ uint64_t flow_through(const void *context, uint32_t publisher)
 {
     const struct flow *f = context;
 
-    return f->receivers == 1 ? f->next[publisher] : f->came[publisher].base;
+    uint64_t mine = f->receivers == 1 ? f->next[publisher] : f->came[publisher].base;
+    uint64_t others = f->pairs ? mine : crew_through(f->publishers.run, publisher);
+
+    return mine < others ? mine : others;
 }
 
-void flow_run(struct run *run)
+/* Every turn's end tells worker 0, who publishes, how far the receivers of this one are. */
+static void receive_only(struct flow *f, struct run *run)
+{
+    run_event(run);
+    while (run->r.failures == 0 && !crew_has_ended(run)) {
+        run_turn(run, 10000000u);
+        if (f->moved) {
+            f->moved = false;
+            for (uint32_t p = 0; p < f->publishers.n; p++) {
+                crew_set_through(run, p, f->receivers == 1 ? f->next[p] : f->came[p].base);
+            }
+            crew_poke(run);
+        }
+        if (run_is_stuck(run)) {
+            run_fail(run, "no message for %.0f s: something is lost", run->o->timeout_s);
+        }
+    }
+}
+
+/* A worker of a fanout that has receivers only. */
+static void flow_receive(struct flow *f, struct run *run)
+{
+    herd_connect(&f->subscribers);
+    run->r.connections = f->subscribers.up;
+    if (run->r.failures == 0) {
+        progress_phase(&run->progress, "running", "messages received", &run->r.delivered);
+        run_measure_begin(run);
+        receive_only(f, run);
+        run_measure_end(run);
+        loop_linger(&run->loop, LINGER_MS);
+        run->r.seconds = 0; /* worker 0's counts */
+    }
+    herd_pair_end(&f->subscribers, &f->publishers);
+}
+
+static void flow_publish(struct flow *f, struct run *run)
 {
     bool offline = run->o->offline;
-    struct flow f;
-    const struct drive_plan plan = {.publishers = &f.publishers,
+    const struct drive_plan plan = {.publishers = &f->publishers,
                                     .through = offline ? acknowledged : flow_through,
-                                    .context = &f,
+                                    .context = f,
                                     .count = run->o->count};
 
-    flow_init(&f, run, strcmp(run->o->scenario, "p2p") == 0);
-    if (herd_pair_up(&f.subscribers, &f.publishers)) {
+    if (herd_pair_up(&f->subscribers, &f->publishers)) {
         if (offline) {
-            herd_disconnect(&f.subscribers);
+            herd_disconnect(&f->subscribers);
         }
         herd_drive(&plan);
     }
     if (offline) {
         run->r.delivered = run->r.done;
-        herd_discard(&f.subscribers);
+        herd_discard(&f->subscribers);
     }
-    herd_pair_end(&f.subscribers, &f.publishers);
+    herd_pair_end(&f->subscribers, &f->publishers);
+}
+
+void flow_run(struct run *run)
+{
+    struct flow f;
+    bool pairs = strcmp(run->o->scenario, "p2p") == 0;
+
+    flow_init(&f, run, pairs);
+    if (!pairs && crew_is_receiver(run)) {
+        flow_receive(&f, run);
+    } else {
+        if (!pairs) {
+            crew_listen(run);
+        }
+        flow_publish(&f, run);
+    }
     flow_fini(&f);
 }

@@ -16,6 +16,7 @@ struct flow {
     bool pairs;         /* subscriber i gets publisher i's, else everybody everything */
     uint32_t receivers; /* of each message */
     uint64_t *next;     /* [subscriber][publisher], pairs: [subscriber]; the number expected */
+    bool moved;         /* something came everywhere since this was last cleared */
     struct tally *came; /* [publisher], when a message has several receivers */
 };
 

@@ -20,7 +20,8 @@ void herd_init(struct herd *h, struct run *run, uint32_t n, const char *prefix,
     for (uint32_t i = 0; i < n; i++) {
         struct client *c = &h->clients[i];
 
-        snprintf(h->ids[i], sizeof(h->ids[i]), "%.8s-%08x-%u", prefix, run->id, i);
+        snprintf(h->ids[i], sizeof(h->ids[i]), "%.8s-%08x-%u", prefix, run->id,
+                 run->first_client + i);
         *c = (struct client){.ops = ops,
                              .owner = h,
                              .id = h->ids[i],

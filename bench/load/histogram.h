@@ -22,6 +22,14 @@ static inline void histogram_add(struct histogram *h, uint64_t v)
     h->n++;
 }
 
+static inline void histogram_merge(struct histogram *h, const struct histogram *other)
+{
+    for (unsigned i = 0; i < sizeof(h->bucket) / sizeof(h->bucket[0]); i++) {
+        h->bucket[i] += other->bucket[i];
+    }
+    h->n += other->n;
+}
+
 /* Upper end of the bucket below which `share` (0..1) of the values lie. */
 static inline uint64_t histogram_at(const struct histogram *h, double share)
 {

@@ -35,22 +35,24 @@ static const struct client_ops idle_ops = {.connected = on_connected,
                                            .closed = on_closed,
                                            .wrong = on_closed};
 
+void idle_conclude(struct run *run)
+{
+    const struct result *r = &run->r;
+    double growth = (double)r->after.anonymous_kb - (double)r->before.anonymous_kb;
+
+    run_note(run, ",\"bytes_per_connection\":%.0f",
+             r->connections > 0 ? growth * 1024.0 / r->connections : 0);
+}
+
 void idle_run(struct run *run)
 {
-    const struct options *o = run->o;
     struct herd h;
-    double each = 0;
 
-    herd_init(&h, run, o->clients, "idle", &idle_ops);
+    herd_init(&h, run, run->o->clients, "idle", &idle_ops);
     run_measure_begin(run);
     herd_connect(&h);
     loop_linger(&run->loop, 500);
     run_measure_end(run);
     run->r.connections = h.up;
-    if (o->pid != 0 && h.up > 0) {
-        each = ((double)run->r.after.anonymous_kb - (double)run->r.before.anonymous_kb) * 1024.0 /
-               h.up;
-    }
-    run_note(run, ",\"bytes_per_connection\":%.0f", each);
     herd_fini(&h);
 }

@@ -129,6 +129,39 @@ static void watch(struct conn *c, int op, uint32_t events)
     }
 }
 
+void loop_set_sources(struct loop *l, uint32_t sources, uint32_t first)
+{
+    l->sources = sources > 1 ? sources : 0;
+    l->next_source = first;
+}
+
+/* The port is found at connect(), so that it has to be free for this destination only. */
+static bool bind_source(struct loop *l, int fd)
+{
+    int one = 1;
+    uint32_t host = INADDR_LOOPBACK + l->next_source++ % l->sources;
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
+
+    return setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one)) == 0 &&
+           bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0;
+}
+
+static void conn_init(struct conn *c, struct loop *l, const struct conn_ops *ops)
+{
+    c->loop = l;
+    c->ops = ops;
+    c->waits_for_out = false;
+    c->discard = false;
+    c->sent = c->out.n = c->tail.n = 0;
+}
+
+void conn_adopt(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops)
+{
+    c->fd = fd;
+    conn_init(c, l, ops);
+    watch(c, EPOLL_CTL_ADD, EPOLLIN);
+}
+
 bool conn_open(struct conn *c, struct loop *l, const struct address *to, const struct conn_ops *ops)
 {
     int one = 1;
@@ -140,12 +173,9 @@ bool conn_open(struct conn *c, struct loop *l, const struct address *to, const s
     if (to->sa.ss_family != AF_UNIX) {
         (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     }
-    c->loop = l;
-    c->ops = ops;
-    c->waits_for_out = false;
-    c->discard = false;
-    c->sent = c->out.n = c->tail.n = 0;
-    if (connect(c->fd, (const struct sockaddr *)&to->sa, to->n) != 0 && errno != EINPROGRESS) {
+    conn_init(c, l, ops);
+    if ((l->sources > 0 && !bind_source(l, c->fd)) ||
+        (connect(c->fd, (const struct sockaddr *)&to->sa, to->n) != 0 && errno != EINPROGRESS)) {
         close(c->fd);
         c->fd = -1;
         return false;

@@ -53,14 +53,19 @@ struct address {
 
 struct loop {
     int epoll_fd;
-    uint64_t now_ns;    /* CLOCK_MONOTONIC, read once per wake-up */
-    struct conn *dirty; /* connections with output */
+    uint64_t now_ns;      /* CLOCK_MONOTONIC, read once per wake-up */
+    struct conn *dirty;   /* connections with output */
+    uint32_t sources;     /* connections leave from 127.0.0.1 .. in turn; 0: the kernel's choice */
+    uint32_t next_source; /* counts the connections */
     uint8_t *read_buf;
     size_t read_cap;
 };
 
 void loop_init(struct loop *l);
 void loop_fini(struct loop *l);
+/* Connections of 127.0.0.0/8 leave from so many addresses in turn, beginning with number `first`:
+ * a source address has about 28,000 ports for one destination. 1: the kernel chooses. */
+void loop_set_sources(struct loop *l, uint32_t sources, uint32_t first);
 
 /* Writes what was put, waits at most so long, serves what is ready, writes the output of every
  * connection touched. */
@@ -79,6 +84,8 @@ bool address_parse(struct address *out, const char *host, unsigned port);
 /* Starts to connect and calls opened(). false: refused at once (errno). */
 bool conn_open(struct conn *c, struct loop *l, const struct address *to,
                const struct conn_ops *ops);
+/* A connected stream socket that is there already; opened() is not called. */
+void conn_adopt(struct conn *c, struct loop *l, int fd, const struct conn_ops *ops);
 /* Ends it without a call of closed(). reset: by RST instead of FIN; what was not written yet is
  * lost. */
 void conn_close(struct conn *c, bool reset);

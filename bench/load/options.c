@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "bench/load/client.h"
-#include "bench/load/scenario.h"
+#include "bench/load/crew.h"
 
 enum kind { TEXT, WHOLE, REAL, FLAG };
 
@@ -62,6 +62,12 @@ static const struct rule rules[] = {
     {"properties", 0, FLAG, AT(properties), 0, 0, NULL,
      "5.0: every message carries content type, user properties, correlation\n"
      "data and expiry, subscriptions an identifier; all are checked"},
+    {"workers", 0, WHOLE, AT(workers), 1, WORKERS_MAX, "N",
+     "p2p, fanout, connect, idle: processes that share the connections (one\n"
+     "for each 18,000)"},
+    {"sources", 0, WHOLE, AT(sources), 1, 250, "N",
+     "source addresses 127.0.0.1 .. N, to a broker in 127.0.0.0/8 (one for\n"
+     "each 28,000 connections)"},
     {"pid", 0, WHOLE, AT(pid), 1, INT32_MAX, "PID", "the broker's process: CPU, memory, context switches"},
     {"timeout", 0, REAL, AT(timeout_s), 0, 0, "T", "give up after T seconds without progress (10)"},
     {"seed", 0, WHOLE, AT(seed), 1, UINT64_MAX / 2, "N", "chaos: the same decisions again (from the clock)"},

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "bench/load/bench.h"
+#include "bench/load/crew.h"
 
 #define SETTLE_MS 200u /* what a broker still does then for what it has answered */
 
@@ -43,6 +43,7 @@ void run_note(struct run *run, const char *format, ...)
 void run_turn(struct run *run, uint64_t timeout_ns)
 {
     loop_turn_ns(&run->loop, timeout_ns);
+    crew_tell(run);
     progress_tick(&run->progress, run->loop.now_ns);
 }
 
@@ -60,10 +61,11 @@ static void read_usage(struct run *run, struct usage *out)
 
 void run_measure_begin(struct run *run)
 {
+    run->settled_ns = 0;
+    crew_meet(run);
     if (run->o->pid != 0 && !usage_read(&run->r.before, run->o->pid)) {
         die("cannot read /proc/%d", (int)run->o->pid);
     }
-    run->settled_ns = 0;
     run->r.own_cpu_ns = usage_own_cpu_ns();
     run->r.seconds = (double)clock_ns() / 1e9;
 }
@@ -72,6 +74,7 @@ void run_measure_end(struct run *run)
 {
     run->r.seconds = (double)(clock_ns() - run->settled_ns) / 1e9 - run->r.seconds;
     run->r.own_cpu_ns = usage_own_cpu_ns() - run->r.own_cpu_ns;
+    crew_meet(run);
     run->r.after = run->r.before;
     read_usage(run, &run->r.after);
     run->over = true;

@@ -1,51 +1,79 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench/load/scenario.h"
 
+#include "bench/load/crew.h"
+
 #define TAKES_FLOW (TAKES_RATE | TAKES_LOCKSTEP | TAKES_ALIASES | TAKES_PROPERTIES | TAKES_OFFLINE)
 
 /* clang-format off */
 static const struct scenario scenarios[] = {
-    {"p2p", flow_run, TAKES_FLOW,
-     {.clients = 1},
-     "-n pairs: publisher i to subscriber i"},
-    {"fanout", flow_run, TAKES_FLOW,
-     {.publishers = 1, .subscribers = 200},
-     "-P publishers (1), each message to all -S subscribers (200)"},
-    {"fanin", flow_run, TAKES_FLOW,
-     {.publishers = 100, .subscribers = 1},
-     "-P publishers (100) to -S subscribers (1)"},
-    {"shared", shared_run, TAKES_RATE | TAKES_ALIASES | TAKES_PROPERTIES,
-     {.publishers = 10, .subscribers = 8, .groups = 1},
-     "-P publishers (10) to -S members (8) of -g shared groups (1): each message once\n"
-     "to each group; fails when some member of a group gets less than 90 % of another"},
-    {"wild", wild_run, TAKES_RATE | TAKES_LOCKSTEP | TAKES_PROPERTIES,
-     {.publishers = 10, .subscribers = 500, .filters = 50000, .matches = 10},
-     "-P publishers (10) to a population of --filters (50000), exact and with wildcards,\n"
-     "on -S clients (500); each message matches --matches (10) of them on as many clients"},
-    {"retained", retained_run, 0,
-     {.publishers = 10, .topics = 10000, .qos = 1},
-     "-P publishers (10) set --topics retained messages (10000), new clients get them all\n"
-     "with # and with +; all are cleared, and a new client gets none"},
-    {"durable", durable_run, TAKES_PROPERTIES,
-     {.publishers = 10, .subscribers = 100, .messages = 50000, .fan = 1, .qos = 1},
-     "-P publishers (10) fill the queues of -S offline durable sessions (100) with\n"
-     "--messages in all, each to --fan of them; then all come back and drain theirs"},
-    {"churn", churn_run, TAKES_RATE | TAKES_PROPERTIES,
-     {.clients = 50, .filters = 10, .publishers = 10, .rate = 1000},
-     "-n clients (50) subscribe to --filters each (10) and unsubscribe, as fast as the\n"
-     "answers come, beside -P steady pairs (10) at --rate (1000) that are checked"},
-    {"connect", connect_run, 0,
-     {.clients = 50},
-     "-n connections at any time (50): CONNECT, CONNACK, DISCONNECT, the broker's\n"
-     "close, and again; with --durable the sessions stay and are resumed"},
-    {"idle", idle_run, 0,
-     {.clients = 1000},
-     "-n connections that do nothing (1000): memory for each (needs --pid)"},
-    {"chaos", chaos_run, 0,
-     {.clients = 20, .rate = 200},
-     "a mixed load whose clients come, go, resume and take each other over"},
+    {.name = "p2p",
+     .run = flow_run,
+     .takes = TAKES_FLOW | TAKES_WORKERS,
+     .defaults = {.clients = 1},
+     .help = "-n pairs (1): publisher i to subscriber i"},
+    {.name = "fanout",
+     .run = flow_run,
+     .takes = TAKES_FLOW | TAKES_WORKERS,
+     .defaults = {.publishers = 1, .subscribers = 200},
+     .help = "-P publishers (1), each message to all -S subscribers (200)"},
+    {.name = "fanin",
+     .run = flow_run,
+     .takes = TAKES_FLOW,
+     .defaults = {.publishers = 100, .subscribers = 1},
+     .help = "-P publishers (100) to -S subscribers (1)"},
+    {.name = "shared",
+     .run = shared_run,
+     .takes = TAKES_RATE | TAKES_ALIASES | TAKES_PROPERTIES,
+     .defaults = {.publishers = 10, .subscribers = 8, .groups = 1},
+     .help = "-P publishers (10) to -S members (8) of -g shared groups (1): each message once\n"
+            "to each group; fails when some member of a group gets less than 90 % of another"},
+    {.name = "wild",
+     .run = wild_run,
+     .takes = TAKES_RATE | TAKES_LOCKSTEP | TAKES_PROPERTIES,
+     .defaults = {.publishers = 10, .subscribers = 500, .filters = 50000, .matches = 10},
+     .help = "-P publishers (10) to a population of --filters (50000), exact and with wildcards,\n"
+            "on -S clients (500); each message matches --matches (10) of them on as many clients"},
+    {.name = "retained",
+     .run = retained_run,
+     .defaults = {.publishers = 10, .topics = 10000, .qos = 1},
+     .help = "-P publishers (10) set --topics retained messages (10000), new clients get them all\n"
+            "with # and with +; all are cleared, and a new client gets none"},
+    {.name = "durable",
+     .run = durable_run,
+     .takes = TAKES_PROPERTIES,
+     .defaults = {.publishers = 10, .subscribers = 100, .messages = 50000, .fan = 1, .qos = 1},
+     .help = "-P publishers (10) fill the queues of -S offline durable sessions (100) with\n"
+            "--messages in all, each to --fan of them; then all come back and drain theirs"},
+    {.name = "churn",
+     .run = churn_run,
+     .takes = TAKES_RATE | TAKES_PROPERTIES,
+     .defaults = {.clients = 50, .filters = 10, .publishers = 10, .rate = 1000},
+     .unit = "change",
+     .help = "-n clients (50) subscribe to --filters each (10) and unsubscribe, as fast as the\n"
+            "answers come, beside -P steady pairs (10) at --rate (1000) that are checked"},
+    {.name = "connect",
+     .run = connect_run,
+     .takes = TAKES_WORKERS,
+     .defaults = {.clients = 50},
+     .unit = "connect",
+     .help = "-n connections at any time (50): CONNECT, CONNACK, DISCONNECT, the broker's\n"
+            "close, and again; with --durable the sessions stay and are resumed"},
+    {.name = "idle",
+     .run = idle_run,
+     .takes = TAKES_WORKERS,
+     .defaults = {.clients = 1000},
+     .conclude = idle_conclude,
+     .help = "-n connections that do nothing (1000): memory for each (needs --pid)"},
+    {.name = "chaos",
+     .run = chaos_run,
+     .defaults = {.clients = 20, .rate = 200},
+     .help = "a mixed load whose clients come, go, resume and take each other over"},
 };
 /* clang-format on */
+
+#define PER_WORKER 18000u /* connections, below the usual limit of 20,000 descriptors */
+#define PER_SOURCE 28000u /* connections, below the usual 28,232 ephemeral ports */
 
 #define SCENARIOS (sizeof(scenarios) / sizeof(scenarios[0]))
 
@@ -95,6 +123,31 @@ static void refuse(const struct scenario *s, unsigned takes, bool given, const c
     }
 }
 
+uint64_t scenario_connections(const struct options *o)
+{
+    return (uint64_t)o->clients * (strcmp(o->scenario, "p2p") == 0 ? 0 : 1) + o->publishers +
+           o->subscribers;
+}
+
+/* As many processes and source addresses as the connections ask for. */
+static void spread(struct options *o, const struct scenario *s)
+{
+    uint64_t n = scenario_connections(o);
+
+    if (o->workers == 0) {
+        o->workers = s->takes & TAKES_WORKERS ? (uint32_t)((n + PER_WORKER - 1) / PER_WORKER) : 1;
+    }
+    if (o->sources == 0) {
+        o->sources = o->host[0] == '/' ? 1 : (uint32_t)((n + PER_SOURCE - 1) / PER_SOURCE);
+    }
+    if (o->workers > WORKERS_MAX) {
+        die("more than %u processes", WORKERS_MAX);
+    }
+    if (o->workers > 1 && (o->offline || o->workers > o->clients + o->subscribers)) {
+        die("--workers: %s", o->offline ? "not with --offline" : "more than connections");
+    }
+}
+
 static void at_most_subscribers(const struct options *o, uint32_t n, const char *option)
 {
     if (n > o->subscribers) {
@@ -110,6 +163,7 @@ void scenario_complete(struct options *o)
     refuse(s, TAKES_LOCKSTEP, o->lockstep, "--lockstep");
     refuse(s, TAKES_ALIASES, o->aliases > 0, "--alias");
     refuse(s, TAKES_OFFLINE, o->offline, "--offline");
+    refuse(s, TAKES_WORKERS, o->workers > 1, "--workers");
     refuse(s, TAKES_PROPERTIES, o->properties, "--properties");
     if ((o->aliases > 0 || o->properties) && o->version != MQTT_5) {
         die("--alias and --properties need --version 5");
@@ -128,6 +182,7 @@ void scenario_complete(struct options *o)
     at_most_subscribers(o, o->groups, "--groups");
     at_most_subscribers(o, o->fan, "--fan");
     at_most_subscribers(o, o->matches, "--matches");
+    spread(o, s);
 }
 
 static void print_lines(FILE *f, const char *name, const char *text)

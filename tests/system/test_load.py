@@ -412,6 +412,38 @@ class Pace(LoadTest):
             self.assertEqual((got["delivered"], got["sent"] % 7), (got["sent"] * 4, 0))
 
 
+class Workers(LoadTest):
+    """A run spread over processes and source addresses."""
+
+    def test_all(self):
+        for args in (("p2p", "--clients", "5", "--qos", "1"), ("p2p", "--clients", "5", "--rate", "500"),
+                     ("fanout", "--subscribers", "11", "--qos", "2"), ("fanout", "--subscribers", "11", "--lockstep"),
+                     ("connect", "--clients", "5", "--durable")):
+            got = self.bench(*args, "--workers", "3", "--seconds", "0.3")
+            self.assertEqual((got["workers"], got["failures"]), (3, 0))
+            if args[0] != "connect":
+                self.assertEqual(got["delivered"], got["sent"] * (11 if args[0] == "fanout" else 1))
+                self.assertGreater(got["sent"], 0)
+
+    def test_sources(self):
+        logs = []
+
+        def meddle(broker):
+            time.sleep(1.5 * SLOW)
+            with open(broker.log_path) as f:
+                logs.append(f.read())
+
+        got = self.bench("idle", "--clients", "9", "--workers", "2", "--sources", "3", meddle=meddle)
+        self.assertEqual(got["connections"], 9)
+        for source in "123":
+            self.assertIn("from 127.0.0." + source, logs[0])
+
+    def test_a_double_is_found(self):
+        got = self.bench("fanout", "--subscribers", "11", "--workers", "3", "--seconds", str(5 * SLOW), fails=True,
+                         meddle=repeat_one)
+        self.assertRegex(got["complaints"], r"number \d+ came, \d+ expected")
+
+
 class Idle(LoadTest):
     def test_connections(self):
         got = self.bench("idle", "--clients", scaled(1000, 100))
