@@ -176,37 +176,42 @@ static const uint64_t *filter_ids(const struct delivery *d, uint32_t *n)
     return d->match->ids + t->first;
 }
 
-static void pin_all(struct shard *sh, struct delivery *d)
+/*
+ * Keeps the subscriptions of all filters at their positions. By pointer, not by id: a filter whose
+ * last subscription goes meanwhile is out of the table, and one that is subscribed to again is
+ * another. False: no memory.
+ */
+static bool pin_all(struct shard *sh, struct delivery *d)
 {
     uint32_t n;
     const uint64_t *ids = filter_ids(d, &n);
 
+    d->pinned = malloc(n * sizeof(struct filter_subs *));
+    if (d->pinned == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        return false;
+    }
     for (uint32_t i = 0; i < n; i++) {
-        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[i]);
-        if (f != NULL) {
-            filter_subs_pin(f);
+        d->pinned[i] = subscribers_of_filter(sh->subs, ids[i]);
+        if (d->pinned[i] != NULL) {
+            filter_subs_pin(d->pinned[i]);
         }
     }
-    d->pinned = true;
+    return true;
 }
 
 static void unpin_all(struct shard *sh, struct delivery *d)
 {
     uint32_t n;
-    const uint64_t *ids = filter_ids(d, &n);
 
-    if (!d->pinned) {
-        return;
-    }
-    /* Ids are never reused and a pinned filter stays, so those found now are those that were
-     * pinned. */
-    for (uint32_t i = 0; i < n; i++) {
-        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[i]);
-        if (f != NULL) {
-            filter_subs_unpin(sh->subs, f);
+    (void)filter_ids(d, &n);
+    for (uint32_t i = 0; d->pinned != NULL && i < n; i++) {
+        if (d->pinned[i] != NULL) {
+            filter_subs_unpin(sh->subs, d->pinned[i]);
         }
     }
-    d->pinned = false;
+    free(d->pinned);
+    d->pinned = NULL;
 }
 
 /* Serves s's session if filter i is the first of the message's that it is in. */
@@ -236,7 +241,7 @@ static bool run_cursor(struct shard *sh, struct delivery *d)
 
     sh->epoch++;
     for (; d->filter < n; d->filter++, d->pos = 0, d->end = 0) {
-        struct filter_subs *f = subscribers_of_filter(sh->subs, ids[d->filter]);
+        struct filter_subs *f = d->pinned[d->filter];
         if (f == NULL) {
             continue;
         }
@@ -334,8 +339,7 @@ static bool deliver_or_pause(struct shard *sh, struct delivery *d)
         return true;
     }
     if (busy) {
-        pin_all(sh, d); /* the next ones queue behind this one as well */
-        return false;
+        return !pin_all(sh, d); /* the next ones queue behind this one as well */
     }
     if (total <= COLLECT_MAX && n <= FILTERS_MAX) {
         sh->epoch++;
@@ -346,8 +350,7 @@ static bool deliver_or_pause(struct shard *sh, struct delivery *d)
         }
         return true;
     }
-    pin_all(sh, d);
-    if (!run_cursor(sh, d)) {
+    if (pin_all(sh, d) && !run_cursor(sh, d)) {
         return false;
     }
     unpin_all(sh, d);

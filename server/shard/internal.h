@@ -328,14 +328,14 @@ struct link {
 struct delivery {
     struct shard_mail mail;
     struct delivery *job_next;
-    struct message *msg;      /* a reference */
-    struct match *match;      /* a reference */
-    struct ticket_part *part; /* NULL: nothing durable */
-    uint32_t target;          /* in match->targets */
-    uint32_t filter;          /* cursor: which of the target's filters */
-    uint32_t pos, end;        /* cursor: positions in that filter */
-    bool pinned;              /* its filters are pinned */
-    bool own;                 /* pushed by this very shard: counted in self_pending */
+    struct message *msg;         /* a reference */
+    struct match *match;         /* a reference */
+    struct ticket_part *part;    /* NULL: nothing durable */
+    uint32_t target;             /* in match->targets */
+    uint32_t filter;             /* cursor: which of the target's filters */
+    uint32_t pos, end;           /* cursor: positions in that filter */
+    bool own;                    /* pushed by this very shard: counted in self_pending */
+    struct filter_subs **pinned; /* one for each of its filters, NULL: nobody; NULL: not pinned */
 };
 
 /* What one session gets of a message. */
