@@ -3,7 +3,7 @@
  * powerfail.c - what a power cut at any moment leaves, under the real journal, fold and replay
  * code.
  *
- *     sim_powerfail [--seed N] [--images N] [--nosync]
+ *     sim_powerfail [--seed N] [--images N] [--units N] [--between] [--nosync]
  *
  * The functions with which LMDB writes are interposed: every write to the two data files and every
  * completed sync goes into a trace, and so does every acknowledgement. Then, at random moments of
@@ -11,6 +11,10 @@
  * pages, 512-byte sectors, or only the last write, so writes are dropped, torn and reordered. Each
  * image is opened, has to hold a prefix of the units that reaches to the last one acknowledged
  * before that moment, passes the checker, and is used again and compared once more.
+ *
+ * --between makes no dice: an image behind every single commit of either file (so between any two
+ * groups of the journal, and between any two slices of a fold), and one before it, when all of it
+ * but the page that makes it valid had been written.
  *
  * --nosync is the control: LMDB is told not to sync, and the same images must be found bad.
  *
@@ -230,14 +234,17 @@ int __wrap_mdb_env_open(MDB_env *env, const char *path, unsigned flags, mdb_mode
 
 /* ---- the run that is traced ---- */
 
+static uint32_t fold_records = 400;
+static uint32_t fold_slice = 23;
+
 static struct store_options options(const char *dir)
 {
     return (struct store_options){.dir = dir,
                                   .state_map = 1u << 28,
                                   .journal_map = 1u << 28,
-                                  .fold_records = 400,
+                                  .fold_records = fold_records,
                                   .fold_bytes = 1u << 20,
-                                  .fold_slice = 23,
+                                  .fold_slice = fold_slice,
                                   .ballast = 65536};
 }
 
@@ -307,6 +314,7 @@ static const char *const policy_names[POLICIES] = {"nothing", "all",     "writes
                                                    "pages",   "sectors", "the last"};
 
 static uint64_t rng;
+static unsigned long tried; /* images */
 
 static uint64_t roll(uint64_t below)
 {
@@ -442,6 +450,7 @@ static bool try_image(const struct base base[FILES], struct model *m, size_t t, 
     int status = 0;
     pid_t pid;
 
+    tried++;
     tmpdir_make(&dir);
     for (int i = 0; i < FILES; i++) {
         struct image im;
@@ -468,55 +477,117 @@ static bool try_image(const struct base base[FILES], struct model *m, size_t t, 
     return status == 0;
 }
 
-int main(int argc, char **argv)
-{
-    uint64_t seed = (uint64_t)time(NULL);
-    unsigned long images = 150;
-    unsigned long bad = 0;
-    unsigned long counts[3] = {0};
-    struct base base[FILES];
-    struct tmpdir dir;
-    struct model *m;
+struct plan {
+    uint64_t seed;
+    unsigned long images;
+    uint32_t units;
+    bool between, nosync;
+};
 
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--nosync") == 0) {
-            trace.nosync = true;
-        } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
-            seed = strtoull(argv[++i], NULL, 10);
-        } else if (strcmp(argv[i], "--images") == 0 && i + 1 < argc) {
-            images = strtoul(argv[++i], NULL, 10);
-        } else {
-            fprintf(stderr, "usage: %s [--seed N] [--images N] [--nosync]\n", argv[0]);
-            return 2;
-        }
-    }
-    rng = seed;
-    m = model_create(seed);
-    tmpdir_make(&dir);
-    run_traced(dir.path, m, base, images < 400 ? 2000 : 6000);
-    tmpdir_remove(&dir);
-    for (size_t i = 0; i < trace.n; i++) {
-        counts[trace.v[i].what]++;
-    }
-    if (trace.nosync) {
-        trace.nosync = false; /* the writer was told not to; whoever opens the images is sound */
-    }
+/* At random moments. Returns how many were bad. */
+static unsigned long try_random(const struct base base[FILES], struct model *m,
+                                unsigned long images)
+{
+    unsigned long bad = 0;
+
     for (unsigned long i = 0; i < images; i++) {
         bad += !try_image(base, m, roll(trace.n + 1), (enum policy)(i % POLICIES));
     }
-    printf("seed %llu: %lu writes, %lu syncs, %lu acknowledged; %lu images, %lu bad\n",
-           (unsigned long long)seed, counts[WRITE], counts[SYNC], counts[ACK], images, bad);
+    return bad;
+}
+
+/* A commit is the write of a meta page, which is durable by itself. */
+static unsigned long try_between(const struct base base[FILES], struct model *m)
+{
+    unsigned long commits[FILES] = {0};
+    unsigned long bad = 0;
+
+    for (size_t i = 0; i < trace.n; i++) {
+        if (trace.v[i].what == WRITE && trace.v[i].direct) {
+            commits[trace.v[i].file]++;
+            bad += !try_image(base, m, i, ALL);
+            bad += !try_image(base, m, i + 1, NONE);
+        }
+    }
+    printf("between: %lu commits of the journal, %lu of the state\n", commits[0], commits[1]);
+    need(commits[0] > 0 && commits[1] > 0, "no commit was seen");
+    return bad;
+}
+
+static struct plan read_plan(int argc, char **argv)
+{
+    struct plan p = {.seed = (uint64_t)time(NULL), .images = 150};
+
+    for (int i = 1; i < argc; i++) {
+        const bool more = i + 1 < argc;
+        if (strcmp(argv[i], "--nosync") == 0) {
+            p.nosync = true;
+        } else if (strcmp(argv[i], "--between") == 0) {
+            p.between = true;
+        } else if (strcmp(argv[i], "--seed") == 0 && more) {
+            p.seed = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--images") == 0 && more) {
+            p.images = strtoul(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--units") == 0 && more) {
+            p.units = (uint32_t)strtoul(argv[++i], NULL, 10);
+        } else {
+            fprintf(stderr,
+                    "usage: %s [--seed N] [--images N] [--units N] [--between] [--nosync]\n",
+                    argv[0]);
+            exit(2);
+        }
+    }
+    if (p.units == 0) {
+        p.units = p.images < 400 ? 2000 : 6000;
+    }
+    return p;
+}
+
+static void count_events(unsigned long counts[3])
+{
+    for (size_t i = 0; i < trace.n; i++) {
+        counts[trace.v[i].what]++;
+    }
+}
+
+static void free_trace(struct base base[FILES])
+{
     for (size_t i = 0; i < trace.n; i++) {
         free(trace.v[i].data);
     }
     free(trace.v);
-    free(base[0].p);
-    free(base[1].p);
-    model_destroy(m);
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--nosync") == 0) {
-            return bad > 0 ? 0 : 1;
-        }
+    for (int i = 0; i < FILES; i++) {
+        free(base[i].p);
     }
-    return bad == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    const struct plan p = read_plan(argc, argv);
+    struct model *m = model_create(p.seed);
+    unsigned long counts[3] = {0};
+    struct base base[FILES];
+    struct tmpdir dir;
+    unsigned long bad;
+
+    rng = p.seed;
+    trace.nosync = p.nosync;
+    if (p.between) { /* many folds of many slices */
+        fold_records = 150;
+        fold_slice = 5;
+    }
+    if (getenv("TMPDIR") == NULL && access("/dev/shm", R_OK | W_OK | X_OK) == 0) {
+        setenv("TMPDIR", "/dev/shm", 1); /* what is recorded is the same, and syncs take no time */
+    }
+    tmpdir_make(&dir);
+    run_traced(dir.path, m, base, p.units);
+    tmpdir_remove(&dir);
+    count_events(counts);
+    trace.nosync = false; /* the writer may have been told so; whoever opens the images is sound */
+    bad = p.between ? try_between(base, m) : try_random(base, m, p.images);
+    printf("seed %llu: %lu writes, %lu syncs, %lu acknowledged; %lu images, %lu bad\n",
+           (unsigned long long)p.seed, counts[WRITE], counts[SYNC], counts[ACK], tried, bad);
+    free_trace(base);
+    model_destroy(m);
+    return (bad > 0) == p.nosync ? 0 : 1;
 }
