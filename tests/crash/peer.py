@@ -35,10 +35,16 @@ class Out:
 
 
 class Peer:
+    which = 0           # of the broker's listeners
+    expiry = 100000     # of the session, s
+    will = None         # wire.Will
+    away = False        # whoever opens connections leaves it alone
+
     def __init__(self, world, name, version):
         self.world, self.name, self.version = world, name, version
         self.sock = None
         self.up = False         # CONNACK has come
+        self.answered = False   # the same, and stays when the connection ends
         self.known = False      # it has come once: from then on the session is there
         self.filters = []       # [(filter, options)], subscribed to by the first connection
         self.subscribed = False
@@ -66,21 +72,32 @@ class Peer:
     def on_suback(self, kind, pid, codes):
         pass
 
+    def on_present(self, present):
+        """The session-present flag of a CONNACK."""
+        if self.known and not present:
+            self.fail("loss", "the session is gone: session present is 0")
+
+    def on_death(self, was_connected, orderly):
+        """The broker was killed or stopped, and what it had sent has been read."""
+
+    def on_start(self):
+        """It runs again."""
+
     # connection
 
     def open(self):
         self.sock = socket.socket()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
-        code = self.sock.connect_ex(self.world.address)
+        code = self.sock.connect_ex(self.world.addresses[self.which])
         if code not in (0, errno.EINPROGRESS):
             raise Violation("broker", "%s cannot connect: %s" % (self.name, os.strerror(code)))
-        self.up = False
+        self.up = self.answered = False
         self.connections += 1
         self.inb.clear()
         self.out.clear()
-        self.out += wire.connect(self.name, self.version, clean=False, keepalive=0,
-                                 props=wire.props((0x11, 100000)))
+        self.out += wire.connect(self.name, self.version, clean=False, keepalive=0, will=self.will,
+                                 props=wire.props((0x11, self.expiry)))
         self.world.register(self)
         self.note("connects")
 
@@ -217,10 +234,9 @@ class Peer:
     def _connack(self, body):
         if body[1] != 0:
             self.fail("protocol", "CONNACK %s" % body.hex(" "))
-        if self.known and not body[0] & 1:
-            self.fail("loss", "the session is gone: session present is 0")
+        self.on_present(bool(body[0] & 1))
         self.note("is connected, session present %d" % (body[0] & 1))
-        self.up = self.known = True
+        self.up = self.known = self.answered = True
         if self.filters and not self.subscribed:
             self.out += wire.subscribe(65535, *self.filters, version=self.version)
         self.resume()
