@@ -94,7 +94,7 @@ static const struct client_ops churner_ops = {.connected = churner_connected,
                                               .subscribed = churner_answered,
                                               .message = churner_message,
                                               .acked = herd_none,
-                                              .closed = herd_wrong,
+                                              .closed = herd_closed,
                                               .wrong = herd_wrong,
                                               .unsubscribed = churner_answered};
 
@@ -140,6 +140,9 @@ void churn_run(struct run *run)
         start_all(&ch);
         herd_drive(&plan);
         judge(&ch);
+    }
+    if (run->o->durable) {
+        herd_discard(&ch.herd);
     }
     herd_pair_end(&f.subscribers, &f.publishers);
     flow_fini(&f);

@@ -100,7 +100,7 @@ const struct client_ops herd_publisher_ops = {.connected = publisher_connected,
                                               .subscribed = herd_none,
                                               .message = publisher_message,
                                               .acked = publisher_acked,
-                                              .closed = herd_wrong,
+                                              .closed = herd_closed,
                                               .wrong = herd_wrong};
 
 void message_check(struct run *run, const struct client *c, const struct publish *m,
@@ -179,6 +179,10 @@ void herd_pair_end(struct herd *receivers, struct herd *publishers)
     struct run *run = receivers->run;
 
     count_aliases(run, receivers, publishers);
+    if (run->o->durable && run->r.failures == 0) {
+        herd_discard(receivers);
+        herd_discard(publishers);
+    }
     for (uint32_t i = 0; i < publishers->n; i++) {
         client_close(&publishers->clients[i], true);
     }

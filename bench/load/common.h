@@ -41,7 +41,7 @@ bool herd_pair_up(struct herd *receivers, struct herd *publishers);
 /* Drives the publishers and measures it, then waits a little: what comes after everything has come
  * is doubled. */
 void herd_drive(const struct drive_plan *plan);
-/* Says goodbye. */
+/* Says goodbye; sessions of --durable end. */
 void herd_pair_end(struct herd *receivers, struct herd *publishers);
 
 #endif

@@ -78,6 +78,9 @@ void herd_disconnect(struct herd *h)
 
 void herd_discard(struct herd *h)
 {
+    if (h->opened == 0) {
+        return;
+    }
     herd_disconnect(h);
     herd_forget(h, true);
     if (h->run->r.failures == 0) {

@@ -23,9 +23,16 @@ static void on_message(struct client *c, const struct publish *m)
              c->id);
 }
 
+static void on_wrong(struct client *c, const char *what)
+{
+    run_fail(((struct herd *)c->owner)->run, "%s: %s", c->id, what);
+}
+
 static void on_closed(struct client *c, const char *why)
 {
-    run_fail(((struct herd *)c->owner)->run, "%s: %s", c->id, why);
+    if (why != NULL) {
+        on_wrong(c, why);
+    }
 }
 
 static const struct client_ops idle_ops = {.connected = on_connected,
@@ -33,7 +40,7 @@ static const struct client_ops idle_ops = {.connected = on_connected,
                                            .message = on_message,
                                            .acked = on_none,
                                            .closed = on_closed,
-                                           .wrong = on_closed};
+                                           .wrong = on_wrong};
 
 void idle_conclude(struct run *run)
 {
@@ -54,5 +61,8 @@ void idle_run(struct run *run)
     loop_linger(&run->loop, 500);
     run_measure_end(run);
     run->r.connections = h.up;
+    if (run->o->durable) {
+        herd_discard(&h);
+    }
     herd_fini(&h);
 }

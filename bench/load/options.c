@@ -86,7 +86,10 @@ static const char examples[] =
     "  noctule-bench p2p -n 100 -q 1 --rate 20000             latency at a given load\n"
     "  noctule-bench fanout -S 200 -q 1 -w 20 --lockstep\n"
     "  noctule-bench durable -q 1 --pid $(pidof noctule)      offline queues, filled and drained\n"
+    "  noctule-bench wild -F 1000000 -S 1000 -m 10            a million subscriptions\n"
     "  noctule-bench connect -n 50 -h /run/mosquitto.sock     over a unix socket\n"
+    "  noctule-bench fanout -p 1884 --pid $(pidof mosquitto)  another broker, without queue "
+    "limits\n"
     "\n"
     "Exit code: 0 all checks held, 1 one failed, 2 wrong use or no way to start.\n";
 

@@ -274,6 +274,8 @@ void retained_run(struct run *run)
     if (run->r.failures == 0) {
         publish_all(&t, run, "set");
         replay(&t, run, "replay", "#", topics);
+    }
+    if (run->r.failures == 0) {
         replay(&t, run, "replay_plus", "+", topics);
     }
     if (t.publishers.up == t.publishers.n) {

@@ -103,7 +103,7 @@ static const struct client_ops member_ops = {.connected = member_connected,
                                              .subscribed = member_subscribed,
                                              .message = member_message,
                                              .acked = herd_none,
-                                             .closed = herd_wrong,
+                                             .closed = herd_closed,
                                              .wrong = herd_wrong};
 
 /* --- the run --- */

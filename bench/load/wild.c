@@ -169,7 +169,7 @@ static const struct client_ops receiver_ops = {.connected = receiver_connected,
                                                .subscribed = receiver_subscribed,
                                                .message = receiver_message,
                                                .acked = herd_none,
-                                               .closed = herd_wrong,
+                                               .closed = herd_closed,
                                                .wrong = herd_wrong};
 
 /* --- the run --- */

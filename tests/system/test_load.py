@@ -29,6 +29,19 @@ def scaled(n, least=1):
     return str(max(least, int(n * SCALE)))
 
 
+with open(os.path.join(ROOT, "packaging", "man", "noctule-bench.1")) as f:
+    MANUAL = re.sub(r"[\",\\]", " ", f.read()).split()
+MANUAL += ["_per_filter", "cpu_us_per_filter", "switches_per_filter", "p99.9"]  # said of phases in general
+
+
+def members(result):
+    """The names of a result's members, those of inner objects too."""
+    for name, value in result.items():
+        yield name
+        if isinstance(value, dict):
+            yield from members(value)
+
+
 class LoadTest(unittest.TestCase):
     config = CONFIG
 
@@ -48,6 +61,7 @@ class LoadTest(unittest.TestCase):
             sys.stderr.write(done.stdout.decode() + done.stderr.decode())
             self.assertEqual(done.returncode, 1 if fails else 0)
             result = json.loads(done.stdout)
+            self.assertEqual([], [k for k in members(result) if k not in MANUAL], "not in noctule-bench(1)")
             self.assertTrue(b.connect("alive").is_alive())
             result["complaints"] = done.stderr.decode()
             return result
@@ -239,7 +253,7 @@ class DurableCheckerCanFail(LoadTest):
     config = "shards 2\nmax_queued_messages 10\n"
 
     def test_a_full_queue_is_found(self):
-        got = self.bench("durable", "--subscribers", "2", "--messages", "200", "--timeout", "1", fails=True)
+        got = self.bench("durable", "--subscribers", "2", "--messages", "200", "--timeout", "0.5", fails=True)
         self.assertRegex(got["complaints"], r"session \d: publisher \d: number \d+ never came|\d+ expected")
 
 
@@ -322,7 +336,7 @@ class RetainedCheckerCanFail(LoadTest):
     config = "shards 2\nmax_retained_messages 50\n"
 
     def test_a_missing_one_is_found(self):
-        got = self.bench("retained", "--topics", "500", "--qos", "0", "--timeout", "1", fails=True)
+        got = self.bench("retained", "--topics", "500", "--qos", "0", "--timeout", "0.5", fails=True)
         self.assertRegex(got["complaints"], r"replay: the message of topic \d+ never came")
 
 
@@ -395,13 +409,13 @@ class Pace(LoadTest):
     def test_latency_counts_from_the_intended_time(self):
         """The broker stands still for a while: the messages due then are late, not left out."""
         def meddle(broker):
-            time.sleep(1)
+            time.sleep(0.5)
             os.kill(broker.pid, signal.SIGSTOP)
-            time.sleep(0.7)
+            time.sleep(0.5)
             os.kill(broker.pid, signal.SIGCONT)
 
-        got = self.bench("p2p", "--qos", "0", "--rate", "200", "--seconds", "2.5", meddle=meddle)
-        self.assertEqual(got["sent"], 500)
+        got = self.bench("p2p", "--qos", "0", "--rate", "200", "--seconds", "1.6", meddle=meddle)
+        self.assertEqual(got["sent"], 320)
         self.assertGreater(got["latency_us"]["p90"], 200000)
 
     def test_lockstep(self):
@@ -416,8 +430,8 @@ class Workers(LoadTest):
     """A run spread over processes and source addresses."""
 
     def test_all(self):
-        for args in (("p2p", "--clients", "5", "--qos", "1"), ("p2p", "--clients", "5", "--rate", "500"),
-                     ("fanout", "--subscribers", "11", "--qos", "2"), ("fanout", "--subscribers", "11", "--lockstep"),
+        for args in (("p2p", "--clients", "5", "--rate", "5000"),
+                     ("fanout", "--subscribers", "11", "--qos", "2", "--lockstep"),
                      ("connect", "--clients", "5", "--durable")):
             got = self.bench(*args, "--workers", "3", "--seconds", "0.3")
             self.assertEqual((got["workers"], got["failures"]), (3, 0))
@@ -429,7 +443,7 @@ class Workers(LoadTest):
         logs = []
 
         def meddle(broker):
-            time.sleep(1.5 * SLOW)
+            time.sleep(0.8 * SLOW)
             with open(broker.log_path) as f:
                 logs.append(f.read())
 
@@ -442,6 +456,49 @@ class Workers(LoadTest):
         got = self.bench("fanout", "--subscribers", "11", "--workers", "3", "--seconds", str(5 * SLOW), fails=True,
                          meddle=repeat_one)
         self.assertRegex(got["complaints"], r"number \d+ came, \d+ expected")
+
+
+class Usage(LoadTest):
+    def run_bench(self, *args, **more):
+        return subprocess.run([BENCH] + list(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, **more)
+
+    def test_help_and_manual_agree(self):
+        done = self.run_bench("--help")
+        self.assertEqual(done.returncode, 0)
+        with open(os.path.join(ROOT, "packaging", "man", "noctule-bench.1")) as f:
+            manual = f.read().replace("\\-", "-")
+        text = done.stdout.decode()
+        options = re.findall(r"^ {2}(?:-\w,|   ) (--[a-z]+)", text, re.M)
+        scenarios = re.findall(r"^ {2}(\w+) ", text.split("Scenarios")[1].split("Every message")[0], re.M)
+        self.assertGreater(len(options), 25)
+        self.assertGreater(len(scenarios), 10)
+        for option in options:
+            self.assertRegex(manual, r"(?m)^\.B[IR]* .*%s\b" % option)
+        for scenario in scenarios:
+            self.assertRegex(manual, r"(?m)^\.TP\n\.B %s$" % scenario)
+
+    def test_wrong_use(self):
+        for args in ((), ("nothing",), ("p2p", "x"), ("p2p", "--qos", "3"), ("p2p", "--bogus"), ("p2p", "-n", "0"),
+                     ("connect", "--rate", "5"), ("idle", "--lockstep"), ("wild", "--alias", "3", "-V", "5"),
+                     ("p2p", "--properties"), ("durable", "-q", "0"), ("durable", "--fan", "101"),
+                     ("wild", "-m", "501"), ("wild", "-F", "50"), ("shared", "-g", "9"), ("wild", "--workers", "2"),
+                     ("p2p", "--rate", "1", "--lockstep"), ("p2p", "--offline"), ("idle", "-n", "20", "--workers", "21"),
+                     ("idle", "--sources", "2", "--host", "192.0.2.1"), ("wild", "-S", "999999")):
+            done = self.run_bench(*args)
+            self.assertEqual((args, done.returncode), (args, 2))
+            self.assertTrue(done.stderr)
+
+    def test_progress_on_a_terminal(self):
+        master, slave = os.openpty()
+        with Broker(self.config, args=()) as b:
+            done = subprocess.run([BENCH, "p2p", "--port", str(b.port), "--seconds", "1.2"], stderr=slave,
+                                  stdout=subprocess.PIPE, timeout=60)
+        os.close(slave)
+        shown = os.read(master, 10000).decode()
+        os.close(master)
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(shown, r" 1 s  running: \d+ messages received, \d+/s")
+        self.assertTrue(shown.endswith("\r\x1b[K"), repr(shown))
 
 
 class Idle(LoadTest):
