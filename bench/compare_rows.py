@@ -33,7 +33,7 @@ ROWS = [
     Work("durable -S 100 -P 10 -q 1 -w 50 --messages 200000".split(),
          [Figure("QoS 1 to 100 offline durable sessions", ("fill", "cpu_us_per_message"), "us", 0.25, False),
           Figure("their drain on reconnect", ("drain", "cpu_us_per_message"), "us", 0.20, False)], False, False, True),
-    Work("idle -n 5000".split(),
+    Work("idle -n 15000".split(),
          [Figure("memory per idle connection", ("bytes_per_connection",), "B", 0.70, False)], False, False, False),
     Work("retained --topics 100000 -q 1".split(),
          [Figure("memory per retained message", ("memory_per_retained",), "B", 0.60, False)], False, False, False),
