@@ -62,7 +62,12 @@ static void *answer(void *arg)
             s->last = &s->first;
         }
         pthread_mutex_unlock(&s->lock);
-        u->done(u, ST_OK);
+        if (u->done_all != NULL) {
+            u->next = NULL;
+            u->done_all(u, ST_OK);
+        } else {
+            u->done(u, ST_OK);
+        }
         pthread_mutex_lock(&s->lock);
         s->stats.pending--;
     }

@@ -101,7 +101,6 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
 {
     struct client *c = l->client;
     struct ack a;
-    struct ticket *t;
     struct store_op *op;
 
     if (!decode(sh, l, body, MQTT_PUBREL, &a)) {
@@ -119,16 +118,13 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
     }
     /* Released on disk first: else the next message under this id is taken for a repeat after a
      * crash. */
-    t = ticket_create(sh, 1);
-    if (t == NULL) {
+    op = ticket_lazy(sh, ST_INBOUND_DEL);
+    if (op == NULL) {
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
         return;
     }
-    op = ticket_op(&t->part[0], ST_INBOUND_DEL);
-    if (op != NULL) {
-        op->session = client_session(c);
-        op->packet_id = a.packet_id;
-    }
-    link_slot_wait(sh, l, link_slot(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS, NULL, 0), t);
-    ticket_finish(&t->part[0]);
+    op->session = client_session(c);
+    op->packet_id = a.packet_id;
+    ticket_released(sh, op->session, a.packet_id);
+    ticket_lazy_slot(sh, l, link_slot(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS, NULL, 0));
 }

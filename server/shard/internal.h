@@ -363,6 +363,14 @@ struct outbox {
     size_t n;
 };
 
+/* Whether tickets of a publisher were worth holding lately, see ticket.h. */
+struct hold_memo {
+    uint64_t publisher; /* uid; 0: none */
+    uint32_t number;    /* of its last held ticket */
+    uint16_t skip;      /* so many are not held from now on */
+    uint8_t level;      /* failures, less successes: log2 of the next skip */
+};
+
 struct shard {
     struct broker_shared *b;
     const struct config *cfg; /* of this turn */
@@ -406,9 +414,15 @@ struct shard {
     uint32_t epoch;             /* moves with every message encoded */
     struct encoded encoded[16]; /* by version, QoS, retain */
     struct metrics metrics;
-    struct orphan_will *orphans; /* wills without a session */
-    struct ticket *lazy;         /* changes nobody waits for, gathered in a turn; NULL: none */
-    uint8_t *scratch;            /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    struct orphan_will *orphans;     /* wills without a session */
+    struct ticket *lazy;             /* changes gathered in a turn; NULL: none */
+    uint32_t lazy_n;                 /* operations in the one before */
+    uint64_t released[64];           /* hashed: QoS 2 ids that `lazy` releases */
+    struct ticket *held, *held_last; /* not handed over yet, in their order */
+    struct ticket *gone, *gone_last; /* vanished, to be answered at the turn's end */
+    uint32_t held_number;            /* counts held tickets */
+    struct hold_memo memos[256];     /* by uid */
+    uint8_t *scratch;                /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* shard.c */

@@ -344,31 +344,25 @@ static bool pump_flight(struct shard *sh, struct client *c)
  */
 static bool record_id(struct shard *sh, struct client *c, struct out_msg *o)
 {
-    struct ticket *t;
     struct store_op *op;
-    bool waits = true;
 
     if (!sh->keeps || o->seq == 0) {
         return true;
     }
-    t = ticket_create(sh, 1);
-    if (t == NULL) {
+    op = ticket_lazy(sh, ST_ENTRY_STEP);
+    if (op == NULL) {
         return o->qos < 2;
     }
-    op = ticket_op(&t->part[0], ST_ENTRY_STEP);
-    if (op != NULL) {
-        op->session = client_session(c);
-        op->seq = o->seq;
-        op->packet_id = o->packet_id;
-    }
+    op->session = client_session(c);
+    op->seq = o->seq;
+    op->packet_id = o->packet_id;
     if (o->qos == 2) {
-        waits = ticket_wait(&t->part[0], c, o);
-        if (waits) {
-            move_to(o, OUT_WAIT_STORE);
+        if (!ticket_wait(&sh->lazy->part[0], c, o)) {
+            return false;
         }
+        move_to(o, OUT_WAIT_STORE);
     }
-    ticket_finish(&t->part[0]);
-    return waits;
+    return true;
 }
 
 static enum out_state wait_state(const struct out_msg *o)
@@ -619,6 +613,9 @@ static void offer_acknowledged(struct shard *sh, const struct delivery *d, struc
         move_to(o, wait_state(o));
     }
     if (!direct || q->resend != o || o->state == OUT_WAIT_STORE || q->counted >= q->window) {
+        if (kept) {
+            ticket_urgent(d->part);
+        }
         return;
     }
     /* The usual case: last in flight, and the first this connection has not seen. The caller's
@@ -709,6 +706,7 @@ static void move_on(struct shard *sh, struct client *c, struct out_list *l, stru
 {
     struct outq *q = c->out;
 
+    ticket_keep(o); /* before its ticket vanishes as if it had been acknowledged */
     share_move(sh, c, o);
     if (l == &q->inflight) {
         outq_done(sh, c, o);
@@ -775,7 +773,6 @@ void outq_done(struct shard *sh, struct client *c, struct out_msg *o)
 
 void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
 {
-    struct ticket *t;
     struct store_op *op;
 
     move_to(o, OUT_WAIT_PUBCOMP);
@@ -787,21 +784,17 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
         return;
     }
     /* The step has to be on disk before PUBREL: else a crash would send the PUBLISH again. */
-    t = ticket_create(sh, 1);
-    if (t == NULL) {
+    op = ticket_lazy(sh, ST_ENTRY_STEP);
+    if (op == NULL) {
         link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
         return;
     }
-    op = ticket_op(&t->part[0], ST_ENTRY_STEP);
-    if (op != NULL) {
-        op->session = client_session(c);
-        op->seq = o->seq;
-        op->packet_id = o->packet_id;
-        op->flags = 1;
-    }
-    link_slot_wait(sh, c->link,
-                   link_slot(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS, NULL, 0), t);
-    ticket_finish(&t->part[0]);
+    op->session = client_session(c);
+    op->seq = o->seq;
+    op->packet_id = o->packet_id;
+    op->flags = 1;
+    ticket_lazy_slot(sh, c->link,
+                     link_slot(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS, NULL, 0));
 }
 
 void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)

@@ -55,6 +55,9 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
         r->refused = true;
         return false;
     }
+    if (inbound) {
+        ticket_before_inbound(sh, client_session(r->publisher), r->packet_id);
+    }
     *out = ticket_create(sh, nparts);
     return *out != NULL;
 }
@@ -279,6 +282,10 @@ bool route_publish(struct shard *sh, struct route *r)
     if (t != NULL) {
         fill_origin(t, r);
         answer_later(sh, r, t);
+        if (r->publisher != NULL) {
+            ticket_hold(sh, t, r->publisher->uid,
+                        m->qos == 1 && m->number == 0 && r->will_of == 0 && t->nparts > 1);
+        }
     }
     send_all(sh, r, match, t, retained || sh->self_pending > 0);
     match_unref(match);

@@ -308,6 +308,7 @@ static void relieve(struct shard *sh)
 static int wait_ms(struct shard *sh)
 {
     int ms;
+    int held;
 
     if (sh->work_left || sh->inbox != NULL) {
         return 0;
@@ -316,7 +317,8 @@ static int wait_ms(struct shard *sh)
         return TIMER_TICK_MS;
     }
     ms = timer_wheel_wait_ms(&sh->wheel, sh->now_ms);
-    return ms;
+    held = ticket_wait_ms(sh);
+    return held >= 0 && (ms < 0 || held < ms) ? held : ms;
 }
 
 static int wait_events(struct shard *sh)
@@ -378,9 +380,12 @@ static void turn(struct shard *sh)
         left = replay_run(sh) || left;
     }
     relieve(sh);
+    ticket_run_gone(sh);
     flush_outboxes(sh);
     flush_dirty(sh);
     reap_doomed(sh); /* may publish wills */
+    ticket_run_gone(sh);
+    ticket_expire(sh);
     ticket_flush_lazy(sh);
     flush_outboxes(sh);
     flush_dirty(sh);
@@ -507,7 +512,7 @@ void shard_close_clients(struct shard *sh, enum mqtt_reason reason)
 
 void shard_forget_store(struct shard *sh)
 {
-    ticket_flush_lazy(sh);
+    ticket_flush(sh);
     sh->keeps = false;
     sh->spills = false;
 }
@@ -518,8 +523,9 @@ void shard_drain_mail(struct shard *sh)
     while (read_mail(sh)) {}
     while (client_bury(sh)) {} /* what is left of a large fan-out is not for those who have gone */
     (void)deliver_jobs(sh);
+    ticket_run_gone(sh);
     reap_doomed(sh);
-    ticket_flush_lazy(sh);
+    ticket_flush(sh);
     flush_outboxes(sh);
 }
 

@@ -3,57 +3,101 @@
 
 #include <stdlib.h>
 
-#define LAZY_MAX 512u /* operations of one turn's lazy ticket */
+#define LAZY_MAX       512u /* operations of one turn's changes */
+#define HOLD_MS        4    /* for which a ticket may be held */
+#define HOLD_LEVEL_MAX 14u  /* after so many failures in a row one of 2^14 tickets is tried */
+
+/*
+ * Of a held ticket. Its origin sets DUE, who finishes last FINISHED: whoever finds the other one
+ * set hands it over. VANISHED excludes both: it is set while DUE is not, and nobody hands over
+ * after it.
+ */
+enum { FINISHED = 1u << 0, DUE = 1u << 1, VANISHED = 1u << 2, SUBMITTED = 1u << 3 };
+
+#define ONE_LIVE ((uint64_t)1 << 32)
 
 struct ticket_copy {
     struct ticket_copy *next;
     uint8_t data[];
 };
 
-static void ticket_done(struct store_unit *u, enum store_rc rc);
+struct ticket_slots {
+    uint32_t n, cap;
+    struct ack_slot *v[];
+};
+
+static void tickets_done(struct store_unit *list, enum store_rc rc);
 static void part_answered(struct shard *sh, struct shard_mail *m);
 
-struct ticket *ticket_create(struct shard *origin, uint32_t nparts)
+/* The operations' places: the body, an inbound id and what the other parts bring for the first part
+ * (or, of a turn's changes, as many as there were in the last turn), one for each other. */
+static struct ticket *create(struct shard *origin, uint32_t nparts, uint32_t first_cap)
 {
-    struct ticket *t = calloc(1, sizeof(*t) + nparts * sizeof(t->part[0]));
+    const uint32_t nops = first_cap + nparts - 1;
+    const size_t head = sizeof(struct ticket) + nparts * sizeof(struct ticket_part);
+    struct ticket *t = malloc(head + nops * sizeof(struct store_op));
+    struct store_op *ops;
 
     if (t == NULL) {
         return NULL;
     }
-    t->unit.done = ticket_done;
+    memset(t, 0, head);
+    ops = (struct store_op *)(void *)((char *)t + head);
+    t->unit.done_all = tickets_done;
     t->nparts = nparts;
-    atomic_init(&t->parts, nparts);
-    atomic_init(&t->refs, nparts + 1);
+    atomic_init(&t->open, nparts);
+    atomic_init(&t->refs, 2); /* who finishes last, and the answer */
     for (uint32_t i = 0; i < nparts; i++) {
-        t->part[i].ticket = t;
-        t->part[i].shard = origin;
+        struct ticket_part *p = &t->part[i];
+        p->ticket = t;
+        p->shard = origin;
+        p->ops = ops;
+        p->in_place = true;
+        p->cap = i == 0 ? first_cap : 1;
+        ops += p->cap;
     }
     return t;
 }
 
+struct ticket *ticket_create(struct shard *origin, uint32_t nparts)
+{
+    return create(origin, nparts, nparts + 1);
+}
+
 static void ticket_fail(struct ticket *t)
 {
-    /* relaxed: read by the shard that finishes last, ordered by `parts`. */
+    /* relaxed: read by the shard that finishes last, ordered by `open`. */
     atomic_store_explicit(&t->failed, true, memory_order_relaxed);
 }
 
-static struct store_op *op_append(struct store_op **ops, uint32_t *n, uint32_t *cap)
+static bool ops_grow(struct ticket_part *p)
 {
-    if (*n == *cap) {
-        uint32_t more = *cap == 0 ? 4 : *cap * 2;
-        struct store_op *p = realloc(*ops, more * sizeof(*p));
-        if (p == NULL) {
-            return NULL;
-        }
-        *ops = p;
-        *cap = more;
+    const uint32_t cap = p->cap < 2 ? 4 : p->cap * 2;
+    struct store_op *ops = realloc(p->in_place ? NULL : p->ops, cap * sizeof(*ops));
+
+    if (ops == NULL) {
+        return false;
     }
-    return &(*ops)[(*n)++];
+    if (p->in_place) {
+        memcpy(ops, p->ops, p->nops * sizeof(*ops));
+        p->in_place = false;
+    }
+    p->ops = ops;
+    p->cap = cap;
+    return true;
+}
+
+static struct store_op *op_append(struct ticket_part *p)
+{
+    if (p->nops == p->cap && !ops_grow(p)) {
+        return NULL;
+    }
+    return &p->ops[p->nops++];
 }
 
 struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind)
 {
-    struct store_op *op = op_append(&p->ops, &p->nops, &p->cap);
+    struct store_op *op = op_append(p);
 
     if (op == NULL) {
         ticket_fail(p->ticket);
@@ -101,7 +145,7 @@ static bool gather(struct ticket *t)
 
     for (uint32_t i = 1; i < t->nparts; i++) {
         for (uint32_t j = 0; j < t->part[i].nops; j++) {
-            struct store_op *op = op_append(&first->ops, &first->nops, &first->cap);
+            struct store_op *op = op_append(first);
             if (op == NULL) {
                 return false;
             }
@@ -113,25 +157,7 @@ static bool gather(struct ticket *t)
     return true;
 }
 
-/* Hands the answer to every shard with a part. The store's thread, or the last shard when it was
- * not submitted. */
-static void answer(struct ticket *t, enum store_rc rc)
-{
-    uint32_t n = t->nparts;
-
-    t->rc = rc;
-    for (uint32_t i = 0; i < n; i++) {
-        t->part[i].mail.fn = part_answered;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        shard_push_now(t->part[i].shard, &t->part[i].mail);
-    }
-}
-
-static void ticket_done(struct store_unit *u, enum store_rc rc)
-{
-    answer((struct ticket *)u, rc);
-}
+/* ---- the end of a ticket ---- */
 
 static void copies_free(struct ticket_copy *c)
 {
@@ -145,13 +171,17 @@ static void copies_free(struct ticket_copy *c)
 static void ticket_free(struct ticket *t)
 {
     for (uint32_t i = 0; i < t->nparts; i++) {
-        free(t->part[i].ops);
-        free(t->part[i].late);
-        copies_free(t->part[i].copies);
-        if (t->part[i].msg != NULL) {
-            message_unref(t->part[i].msg);
+        struct ticket_part *p = &t->part[i];
+        if (!p->in_place) {
+            free(p->ops);
+        }
+        free(p->more_late);
+        copies_free(p->copies);
+        if (p->msg != NULL) {
+            message_unref(p->msg);
         }
     }
+    free(t->slots);
     free(t);
 }
 
@@ -163,28 +193,373 @@ static void ticket_unref(struct ticket *t)
     }
 }
 
-void ticket_finish(struct ticket_part *p)
-{
-    struct ticket *t = p->ticket;
-    struct store *store = p->shard->b->store;
-    enum store_rc rc;
+/* ---- the answer, on its way to the shards ---- */
 
-    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
-    if (atomic_fetch_sub_explicit(&t->parts, 1, memory_order_acq_rel) != 1) {
+/* Mail for each shard, in order, to be pushed at once. */
+struct answers {
+    struct outbox to[CONFIG_MAX_SHARDS];
+    struct shard *shards[CONFIG_MAX_SHARDS];
+    unsigned used[CONFIG_MAX_SHARDS], nused;
+};
+
+static void answers_add(struct answers *a, struct ticket_part *p)
+{
+    const unsigned i = p->shard->index;
+    struct outbox *box = &a->to[i];
+
+    p->mail.fn = part_answered;
+    p->mail.mail.next = NULL;
+    if (box->first == NULL) {
+        box->first = &p->mail.mail;
+        a->used[a->nused++] = i;
+        a->shards[i] = p->shard;
+    } else {
+        box->last->next = &p->mail.mail;
+    }
+    box->last = &p->mail.mail;
+    box->n++;
+}
+
+static void answers_push(struct answers *a)
+{
+    for (unsigned k = 0; k < a->nused; k++) {
+        const unsigned i = a->used[k];
+        mailbox_push_chain(&a->shards[i]->mailbox, a->to[i].first, a->to[i].last, a->to[i].n);
+    }
+}
+
+/* To every shard with a part that waits; one mail to the origin stands for all of its parts. */
+static void answer(struct ticket *t, enum store_rc rc, struct answers *a)
+{
+    const struct shard *origin = t->part[0].shard;
+    bool to_origin = !t->part[0].quiet;
+    uint32_t mails = 0;
+
+    t->rc = rc;
+    for (uint32_t i = 1; i < t->nparts; i++) {
+        const struct ticket_part *p = &t->part[i];
+        to_origin = to_origin || (!p->quiet && p->shard == origin);
+        mails += !p->quiet && p->shard != origin;
+    }
+    mails += to_origin;
+    if (mails == 0) {
+        ticket_unref(t);
         return;
     }
+    /* relaxed: the mails publish it. */
+    atomic_fetch_add_explicit(&t->refs, mails - 1, memory_order_relaxed);
+    if (to_origin) {
+        answers_add(a, &t->part[0]);
+    }
+    for (uint32_t i = 1; i < t->nparts && mails > (uint32_t)to_origin; i++) {
+        struct ticket_part *p = &t->part[i];
+        if (!p->quiet && p->shard != origin) {
+            answers_add(a, p);
+        }
+    }
+}
+
+/* On the store's thread: one push to each shard for all of a commit. */
+static void tickets_done(struct store_unit *list, enum store_rc rc)
+{
+    struct answers a;
+
+    a.nused = 0;
+    memset(a.to, 0, sizeof(a.to));
+    while (list != NULL) {
+        struct ticket *t = (struct ticket *)list;
+        list = list->next;
+        answer(t, rc, &a);
+    }
+    answers_push(&a);
+}
+
+/* Hands the ticket to the store, or answers it when that cannot be. */
+static void submit(struct ticket *t, struct shard *sh)
+{
+    enum store_rc rc;
+
     if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
         rc = ST_NOMEM;
     } else {
-        shard_count(p->shard, METRIC_STORE_UNITS, 1);
-        rc = p->shard->keeps ? store_submit(store, &t->unit) : ST_CLOSED;
+        shard_count(sh, METRIC_STORE_UNITS, 1);
+        rc = sh->keeps ? store_submit(sh->b->store, &t->unit) : ST_CLOSED;
     }
     if (rc != ST_OK) {
-        answer(t, rc);
+        t->unit.next = NULL;
+        tickets_done(&t->unit, rc);
     }
     /* Behind the submit: who sees it may hand over removals of these entries (acquire in
      * ticket_entry_del()). */
-    atomic_store_explicit(&t->submitted, true, memory_order_release);
+    atomic_fetch_or_explicit(&t->state, SUBMITTED, memory_order_release);
+}
+
+/* ---- held tickets ---- */
+
+static void list_remove(struct shard *sh, struct ticket *t)
+{
+    if (t->held_prev != NULL) {
+        t->held_prev->held_next = t->held_next;
+    } else {
+        sh->held = t->held_next;
+    }
+    if (t->held_next != NULL) {
+        t->held_next->held_prev = t->held_prev;
+    } else {
+        sh->held_last = t->held_prev;
+    }
+    t->is_held = false;
+}
+
+static void list_append(struct shard *sh, struct ticket *t)
+{
+    t->held_next = NULL;
+    t->held_prev = sh->held_last;
+    if (sh->held_last != NULL) {
+        sh->held_last->held_next = t;
+    } else {
+        sh->held = t;
+    }
+    sh->held_last = t;
+    t->is_held = true;
+}
+
+/* What is known of a publisher; another one may have taken its place. */
+static struct hold_memo *memo_of(struct shard *sh, uint64_t publisher)
+{
+    return &sh->memos[publisher % (sizeof(sh->memos) / sizeof(sh->memos[0]))];
+}
+
+static void memo_note(struct shard *sh, const struct ticket *t, bool vanished)
+{
+    const struct link *l = t->slot == NULL ? NULL : t->slot->link;
+    struct hold_memo *m;
+
+    if (l == NULL || l->client == NULL) {
+        return;
+    }
+    m = memo_of(sh, l->client->uid);
+    if (m->publisher != l->client->uid) {
+        return;
+    }
+    if (vanished) {
+        m->level = m->level > 0 ? (uint8_t)(m->level - 1) : 0;
+    } else if (m->skip == 0) { /* once for all that were held together */
+        m->level = m->level < HOLD_LEVEL_MAX ? (uint8_t)(m->level + 1) : m->level;
+        m->skip = (uint16_t)(1u << m->level);
+    }
+}
+
+/* It is not held any longer. */
+static void release(struct shard *sh, struct ticket *t)
+{
+    uint32_t old;
+
+    list_remove(sh, t);
+    old = atomic_fetch_or_explicit(&t->state, DUE, memory_order_acq_rel);
+    if ((old & VANISHED) != 0) {
+        return; /* the word of it is on its way */
+    }
+    memo_note(sh, t, false);
+    if ((old & FINISHED) != 0) {
+        submit(t, sh); /* its answer comes to this very thread: it is there until then */
+    }
+}
+
+static void release_to(struct shard *sh, uint32_t number)
+{
+    while (sh->held != NULL && (int32_t)(sh->held->number - number) <= 0) {
+        release(sh, sh->held);
+    }
+}
+
+void ticket_hold(struct shard *sh, struct ticket *t, uint64_t publisher, bool may_vanish)
+{
+    struct hold_memo *m = memo_of(sh, publisher);
+
+    if (m->publisher != publisher) {
+        if (m->publisher != 0) { /* the order of who was here before */
+            release_to(sh, m->number);
+        }
+        *m = (struct hold_memo){
+            .publisher = publisher,
+            .number = (sh->held == NULL ? sh->held_number + 1 : sh->held->number) - 1,
+        };
+    }
+    if (!may_vanish || t->slot == NULL || m->skip > 0) {
+        if (may_vanish && m->skip > 0) {
+            m->skip--;
+        }
+        release_to(sh, m->number);
+        return;
+    }
+    t->holds = true;
+    t->number = m->number = ++sh->held_number;
+    t->held_ms = sh->now_ms;
+    list_append(sh, t);
+}
+
+void ticket_urgent(struct ticket_part *p)
+{
+    atomic_store_explicit(&p->ticket->urgent, true, memory_order_relaxed);
+}
+
+void ticket_keep(const struct out_msg *o)
+{
+    if (o->wait != NULL) {
+        /* relaxed: this entry is live still, so nobody finds 0 meanwhile. */
+        atomic_fetch_add_explicit(&o->wait->part->ticket->open, ONE_LIVE, memory_order_relaxed);
+    }
+}
+
+static void origin_answered(struct shard *sh, struct ticket *t);
+
+static void gone(struct shard *sh, struct ticket *t)
+{
+    if (t->is_held) {
+        list_remove(sh, t);
+    }
+    memo_note(sh, t, true);
+    t->rc = ST_OK;
+    origin_answered(sh, t);
+    ticket_unref(t);
+}
+
+static void gone_mail(struct shard *sh, struct shard_mail *m)
+{
+    gone(sh, ((struct ticket_part *)m)->ticket);
+}
+
+/* All parts are finished and no entry is left. */
+static void vanish(struct shard *sh, struct ticket *t)
+{
+    uint32_t state = atomic_load_explicit(&t->state, memory_order_relaxed);
+
+    if (atomic_load_explicit(&t->failed, memory_order_relaxed)) {
+        return; /* an entry may be missing in the count; it is answered as failed */
+    }
+    do {
+        if ((state & DUE) != 0) {
+            return; /* too late: the removals follow its answer */
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&t->state, &state, state | VANISHED,
+                                                    memory_order_acq_rel, memory_order_relaxed));
+    if (t->part[0].shard != sh) {
+        t->part[0].mail.fn = gone_mail;
+        shard_push(sh, t->part[0].shard, &t->part[0].mail);
+        return;
+    }
+    /* Not from within a packet or delivery: answered behind it, in this turn. */
+    if (t->is_held) {
+        list_remove(sh, t);
+    }
+    t->held_next = NULL;
+    if (sh->gone == NULL) {
+        sh->gone = t;
+    } else {
+        sh->gone_last->held_next = t;
+    }
+    sh->gone_last = t;
+}
+
+void ticket_run_gone(struct shard *sh)
+{
+    while (sh->gone != NULL) {
+        struct ticket *t = sh->gone;
+        sh->gone = t->held_next;
+        gone(sh, t);
+    }
+}
+
+static void hint_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct ticket *t = (struct ticket *)((char *)m - offsetof(struct ticket, hint));
+
+    if (t->is_held) {
+        release_to(sh, t->number);
+    }
+    ticket_unref(t);
+}
+
+/* By who finished last. empty: no entry is left. */
+static void held_finished(struct shard *sh, struct ticket *t, bool empty)
+{
+    const uint32_t old = atomic_fetch_or_explicit(&t->state, FINISHED, memory_order_acq_rel);
+
+    if ((old & VANISHED) != 0) {
+        return;
+    }
+    if ((old & DUE) != 0) {
+        submit(t, sh);
+    } else if (empty) {
+        vanish(sh, t);
+    } else if (atomic_load_explicit(&t->urgent, memory_order_relaxed)) {
+        if (t->part[0].shard == sh) {
+            release_to(sh, t->number);
+        } else {
+            atomic_fetch_add_explicit(&t->refs, 1,
+                                      memory_order_relaxed); /* the mail publishes it */
+            t->hint.fn = hint_mail;
+            shard_push(sh, t->part[0].shard, &t->hint);
+        }
+    }
+}
+
+void ticket_expire(struct shard *sh)
+{
+    while (sh->held != NULL && sh->now_ms - sh->held->held_ms >= HOLD_MS) {
+        release(sh, sh->held);
+    }
+}
+
+int ticket_wait_ms(const struct shard *sh)
+{
+    int64_t left;
+
+    if (sh->held == NULL) {
+        return -1;
+    }
+    left = sh->held->held_ms + HOLD_MS - sh->now_ms;
+    return left < 0 ? 0 : (int)left;
+}
+
+void ticket_flush(struct shard *sh)
+{
+    while (sh->held != NULL) {
+        release(sh, sh->held);
+    }
+    ticket_flush_lazy(sh);
+}
+
+/* ---- finishing ---- */
+
+/* Nobody waits for the answer here. */
+static bool is_quiet(const struct ticket_part *p)
+{
+    const struct ticket *t = p->ticket;
+
+    return p->waiting == NULL && p->nlate == 0 &&
+           (p != &t->part[0] || (t->slot == NULL && t->slots == NULL && t->inbound == NULL));
+}
+
+void ticket_finish(struct ticket_part *p)
+{
+    struct ticket *t = p->ticket;
+    struct shard *sh = p->shard;
+    const uint64_t change = (t->holds ? p->nlive * ONE_LIVE : 0) - 1;
+    uint64_t open;
+
+    p->quiet = is_quiet(p);
+    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
+    open = atomic_fetch_add_explicit(&t->open, change, memory_order_acq_rel) + change;
+    if ((uint32_t)open != 0) {
+        return;
+    }
+    if (t->holds) {
+        held_finished(sh, t, open == 0);
+    } else {
+        submit(t, sh);
+    }
     ticket_unref(t);
 }
 
@@ -192,7 +567,7 @@ void ticket_finish(struct ticket_part *p)
 
 bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
 {
-    struct out_wait *w = malloc(sizeof(*w));
+    struct out_wait *w = p->first_wait.part == NULL ? &p->first_wait : malloc(sizeof(*w));
 
     if (w == NULL) {
         ticket_fail(p->ticket);
@@ -203,6 +578,7 @@ bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
         p->waiting->prev = w;
     }
     p->waiting = w;
+    p->nlive++;
     o->wait = w;
     return true;
 }
@@ -223,13 +599,19 @@ void ticket_forget(struct out_msg *o)
         w->next->prev = w->prev;
     }
     o->wait = NULL;
-    free(w);
+    if (w == &w->part->first_wait) {
+        w->part = NULL;
+    } else {
+        free(w);
+    }
 }
 
-/* ---- changes nobody waits for ---- */
+/* ---- the turn's changes ---- */
 
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
 {
+    struct store_op *op;
+
     if (!sh->keeps) {
         return NULL;
     }
@@ -237,9 +619,48 @@ struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
         ticket_flush_lazy(sh);
     }
     if (sh->lazy == NULL) {
-        sh->lazy = ticket_create(sh, 1);
+        sh->lazy = create(sh, 1, sh->lazy_n < 4 ? 4 : sh->lazy_n);
     }
-    return sh->lazy == NULL ? NULL : ticket_op(&sh->lazy->part[0], kind);
+    op = sh->lazy == NULL ? NULL : op_append(&sh->lazy->part[0]);
+    if (op != NULL) {
+        *op = (struct store_op){.kind = kind};
+    }
+    return op;
+}
+
+static bool slots_room(struct ticket *t)
+{
+    struct ticket_slots *s = t->slots;
+
+    if (s == NULL || s->n == s->cap) {
+        const uint32_t cap = s == NULL ? 8 : s->cap * 2;
+        struct ticket_slots *more = realloc(s, sizeof(*s) + cap * sizeof(s->v[0]));
+        if (more == NULL) {
+            return false;
+        }
+        more->n = s == NULL ? 0 : more->n;
+        more->cap = cap;
+        t->slots = more;
+    }
+    return true;
+}
+
+void ticket_lazy_slot(struct shard *sh, struct link *l, struct ack_slot *s)
+{
+    struct ticket *t = sh->lazy;
+
+    if (s == NULL) {
+        return; /* no memory: being closed */
+    }
+    if (l->lazy_acks) {
+        link_slot_ready(sh, s);
+    } else if (t->slot == NULL) {
+        t->slot = s;
+    } else if (slots_room(t)) {
+        t->slots->v[t->slots->n++] = s;
+    } else {
+        link_slot_failed(sh, s);
+    }
 }
 
 void ticket_flush_lazy(struct shard *sh)
@@ -248,31 +669,100 @@ void ticket_flush_lazy(struct shard *sh)
 
     if (t != NULL) {
         sh->lazy = NULL;
+        sh->lazy_n = t->part[0].nops;
+        memset(sh->released, 0, sizeof(sh->released));
         ticket_finish(&t->part[0]);
     }
 }
 
+/* A bit for an id: another one may share it, which costs a unit of its own at most. */
+static uint64_t *released_bit(struct shard *sh, uint64_t session, uint16_t packet_id, uint64_t *bit)
+{
+    const uint32_t h =
+        (uint32_t)(session * 0x9e3779b9u + packet_id) % (uint32_t)(sizeof(sh->released) * 8);
+
+    *bit = (uint64_t)1 << h % 64;
+    return &sh->released[h / 64];
+}
+
+void ticket_released(struct shard *sh, uint64_t session, uint16_t packet_id)
+{
+    uint64_t bit;
+    uint64_t *word = released_bit(sh, session, packet_id, &bit);
+
+    *word |= bit;
+}
+
+void ticket_before_inbound(struct shard *sh, uint64_t session, uint16_t packet_id)
+{
+    uint64_t bit;
+
+    if ((*released_bit(sh, session, packet_id, &bit) & bit) != 0) {
+        ticket_flush_lazy(sh);
+    }
+}
+
+static void lazy_del(struct shard *sh, uint64_t session, uint64_t seq)
+{
+    struct store_op *op = ticket_lazy(sh, ST_ENTRY_DEL);
+
+    if (op != NULL) { /* else an entry too many on disk: delivered again after a crash, with DUP */
+        op->session = session;
+        op->seq = seq;
+    }
+}
+
+static void late_del(struct ticket_part *p, uint64_t session, uint64_t seq)
+{
+    struct ticket_late *late = &p->first_late;
+
+    if (p->nlate > 0) {
+        if (p->nlate > p->late_cap) {
+            const uint32_t cap = p->late_cap == 0 ? 4 : p->late_cap * 2;
+            struct ticket_late *v = realloc(p->more_late, cap * sizeof(*v));
+            if (v == NULL) {
+                return; /* as above */
+            }
+            p->more_late = v;
+            p->late_cap = cap;
+        }
+        late = &p->more_late[p->nlate - 1];
+    }
+    *late = (struct ticket_late){session, seq};
+    p->nlate++;
+}
+
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o)
 {
-    struct store_op del = {.kind = ST_ENTRY_DEL, .session = client_session(c), .seq = o->seq};
     struct ticket_part *p = o->wait == NULL ? NULL : o->wait->part;
-    struct store_op *op;
+    struct ticket *t = p == NULL ? NULL : p->ticket;
 
     if (!sh->keeps || o->seq == 0) {
         return;
     }
-    /* Its ticket has not been handed over: behind it, when the answer comes. */
-    if (p != NULL && !atomic_load_explicit(&p->ticket->submitted, memory_order_acquire)) {
-        op = op_append(&p->late, &p->nlate, &p->late_cap);
-    } else {
-        op = ticket_lazy(sh, ST_ENTRY_DEL);
+    if (t == NULL || (atomic_load_explicit(&t->state, memory_order_acquire) & SUBMITTED) != 0) {
+        lazy_del(sh, client_session(c), o->seq);
+        return;
     }
-    if (op != NULL) { /* else an entry too many on disk: delivered again after a crash, with DUP */
-        *op = del;
+    /* Its ticket has not been handed over: behind it, when the answer comes; or both vanish. */
+    late_del(p, client_session(c), o->seq);
+    ticket_forget(o);
+    if (t->holds &&
+        atomic_fetch_sub_explicit(&t->open, ONE_LIVE, memory_order_acq_rel) == ONE_LIVE) {
+        vanish(sh, t);
     }
 }
 
 /* ---- the answer, on each part's shard ---- */
+
+static void slot_answered(struct shard *sh, struct ack_slot *s, enum store_rc rc)
+{
+    if (rc == ST_OK) {
+        link_slot_ready(sh, s);
+    } else {
+        link_slot_failed(sh, s);
+    }
+}
 
 static void origin_answered(struct shard *sh, struct ticket *t)
 {
@@ -281,13 +771,27 @@ static void origin_answered(struct shard *sh, struct ticket *t)
         assert(e != NULL && e->ticket == t);
         e->ticket = NULL;
     }
-    if (t->slot == NULL) {
-        return;
+    if (t->slot != NULL) {
+        slot_answered(sh, t->slot, t->rc);
     }
-    if (t->rc == ST_OK) {
-        link_slot_ready(sh, t->slot);
-    } else {
-        link_slot_failed(sh, t->slot);
+    for (uint32_t i = 0; t->slots != NULL && i < t->slots->n; i++) {
+        slot_answered(sh, t->slots->v[i], t->rc);
+    }
+}
+
+static void part_stored(struct shard *sh, struct ticket_part *p)
+{
+    while (p->waiting != NULL) {
+        struct out_msg *o = p->waiting->out;
+        struct client *c = p->waiting->client;
+        ticket_forget(o);
+        outq_stored(sh, c, o);
+    }
+    if (p->nlate > 0) {
+        lazy_del(sh, p->first_late.session, p->first_late.seq);
+    }
+    for (uint32_t i = 1; i < p->nlate; i++) {
+        lazy_del(sh, p->more_late[i - 1].session, p->more_late[i - 1].seq);
     }
 }
 
@@ -296,19 +800,14 @@ static void part_answered(struct shard *sh, struct shard_mail *m)
     struct ticket_part *p = (struct ticket_part *)m;
     struct ticket *t = p->ticket;
 
-    if (p == &t->part[0]) {
+    if (p != &t->part[0]) {
+        part_stored(sh, p);
+    } else {
         origin_answered(sh, t);
-    }
-    while (p->waiting != NULL) {
-        struct out_msg *o = p->waiting->out;
-        struct client *c = p->waiting->client;
-        ticket_forget(o);
-        outq_stored(sh, c, o);
-    }
-    for (uint32_t i = 0; i < p->nlate; i++) {
-        struct store_op *op = ticket_lazy(sh, p->late[i].kind);
-        if (op != NULL) {
-            *op = p->late[i];
+        for (uint32_t i = 0; i < t->nparts; i++) { /* all of the origin's */
+            if (t->part[i].shard == sh) {
+                part_stored(sh, &t->part[i]);
+            }
         }
     }
     ticket_unref(t);

@@ -8,48 +8,77 @@
  * a part: the origin's answer (slot) may leave then, and messages that waited for their entry may
  * be sent. A change that concerns one shard is a ticket of one part.
  *
- * Happy path: ticket_create, ticket_op..., ticket_finish(part) by every shard, done() on the
- * store's thread, mail to each part's shard, last one frees. Failure: no memory for an operation
- * marks the ticket failed; it is finished all the same, never submitted, and its answer never
- * leaves (link_slot_failed).
+ * Happy path: ticket_create, ticket_op..., ticket_finish(part) by every shard, done_all() on the
+ * store's thread, mail to each shard that waits for something, last one frees. Failure: no memory
+ * for an operation marks the ticket failed; it is finished all the same, never submitted, and its
+ * answer never leaves (link_slot_failed).
+ *
+ * Held tickets: a QoS 1 message that all its receivers acknowledge soon needs no disk. Its ticket
+ * stays with its origin for a moment (ticket_hold), in the order of publishing; when the last of
+ * its entries is acknowledged first, it vanishes: the answer leaves, the store never hears of it.
+ * It is handed over as soon as a part says that somebody will not acknowledge soon, when its time
+ * is over, or when a later ticket of the same publisher is not held. Who is told by `state`, which
+ * decides between the origin (due), the last to finish and the last acknowledgement (vanished).
+ *
+ * Changes of one shard and turn (lazy): removals nobody waits for, and the QoS 2 steps whose
+ * answers do, share one unit, handed over at the turn's end.
  *
  * Threads    a part belongs to its shard from creation (mail orders the hand-over) until
- * ticket_finish(); the fields behind "after" belong to it again when its mail comes back.
+ * ticket_finish(); the fields behind "the shard's own" throughout.
  */
 #ifndef NOCTULE_SHARD_TICKET_H
 #define NOCTULE_SHARD_TICKET_H
 
 #include "server/shard/internal.h"
 
-struct ticket_copy; /* bytes that operations point to */
+struct ticket_copy;  /* bytes that operations point to */
+struct ticket_slots; /* answers that wait, beyond the first */
+
+/* An entry that went before its ticket was handed over: its removal goes behind it. */
+struct ticket_late {
+    uint64_t session, seq;
+};
 
 struct ticket_part {
     struct shard_mail mail; /* comes back with the answer */
     struct ticket *ticket;
     struct shard *shard;
-    struct store_op *ops;
+    struct store_op *ops; /* in the ticket's own memory while they fit there */
     uint32_t nops, cap;
+    uint32_t nlive; /* entries that vanish when they are acknowledged */
+    bool in_place;  /* ops */
+    bool quiet;     /* nobody here waits for the answer */
     struct ticket_copy *copies;
     struct message *msg; /* a reference that operations point into; may be NULL */
     /* The shard's own throughout: */
     struct out_wait *waiting; /* messages of this part that are not reported durable yet */
-    struct store_op *late;    /* removals of its entries that came before the ticket was answered */
+    struct out_wait first_wait;
+    struct ticket_late first_late, *more_late; /* removals that came too early */
     uint32_t nlate, late_cap;
 };
 
 struct ticket {
     struct store_unit unit;
-    _Atomic uint32_t parts; /* to be finished; acq_rel: the last one sees all operations */
-    _Atomic uint32_t
-        refs; /* parts not answered, and the shard that submits; acq_rel: the last one frees */
-    _Atomic bool
-        submitted; /* release behind store_submit(); acquire by who removes one of its entries */
-    _Atomic bool failed;   /* relaxed; ordered by `parts` */
-    enum store_rc rc;      /* written by done(), read after the mail */
-    struct ack_slot *slot; /* the origin's: the answer that waits */
-    struct idset *inbound; /* the origin's: whose entry `inbound_id` waits for this; NULL: none */
-    uint16_t inbound_id;
+    /* Parts to be finished, and above them (<< 32) entries not acknowledged; acq_rel: who brings it
+     * to 0, or the parts, sees all operations. */
+    _Atomic uint64_t open;
+    _Atomic uint32_t refs; /* mails under way, and who finishes last; acq_rel: the last one frees */
+    _Atomic uint32_t state; /* bits, see ticket.c; acq_rel */
+    _Atomic bool failed;    /* relaxed; ordered by `open` */
+    _Atomic bool urgent;    /* relaxed; ordered by `open`: somebody will not acknowledge soon */
+    bool holds;             /* it may vanish */
+    enum store_rc rc;       /* written by done_all(), read after the mail */
     uint32_t nparts;
+    struct shard_mail hint; /* to the origin of a held ticket: it is urgent */
+    /* The origin's: */
+    struct ack_slot *slot;      /* the answer that waits */
+    struct ticket_slots *slots; /* more of them */
+    struct idset *inbound;      /* whose entry `inbound_id` waits for this; NULL: none */
+    uint16_t inbound_id;
+    bool is_held;    /* in the shard's list */
+    uint32_t number; /* counts the shard's held tickets */
+    int64_t held_ms; /* since when */
+    struct ticket *held_next, *held_prev;
     struct ticket_part part[]; /* [0] is the origin's */
 };
 
@@ -73,10 +102,37 @@ bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o);
 /* The message goes before its entry was reported: out of the list. */
 void ticket_forget(struct out_msg *o);
 
-/* An operation that nobody waits for; handed over at the turn's end. NULL: no memory, or a store
- * that keeps nothing. */
+/* ---- held tickets ---- */
+
+/* Before anything is sent, for every ticket of a publish, in their order: may_vanish ones, whose
+ * answer waits in t->slot, are held if that has paid for this publisher lately. */
+void ticket_hold(struct shard *sh, struct ticket *t, uint64_t publisher, bool may_vanish);
+/* An entry of this part will not be acknowledged soon: its session is away, or it waits. */
+void ticket_urgent(struct ticket_part *p);
+/* The message's entry goes for another reason than its acknowledgement: its ticket cannot vanish.
+ */
+void ticket_keep(const struct out_msg *o);
+/* Answers what has vanished in this turn. */
+void ticket_run_gone(struct shard *sh);
+/* Hands over what has been held for long enough. */
+void ticket_expire(struct shard *sh);
+/* Milliseconds until there is something to expire; -1: nothing is held. */
+int ticket_wait_ms(const struct shard *sh);
+/* Hands over all that is held, and the turn's changes. */
+void ticket_flush(struct shard *sh);
+
+/* ---- the turn's changes ---- */
+
+/* An operation handed over at the turn's end. NULL: no memory, or a store that keeps nothing. */
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind);
+/* The answer leaves when the operation just added is durable; s may be NULL. */
+void ticket_lazy_slot(struct shard *sh, struct link *l, struct ack_slot *s);
 void ticket_flush_lazy(struct shard *sh);
+
+/* The QoS 2 id is released by one of the turn's changes; an INBOUND_PUT of the same id elsewhere
+ * has to go behind it: ticket_before_inbound() sees to that. */
+void ticket_released(struct shard *sh, uint64_t session, uint16_t packet_id);
+void ticket_before_inbound(struct shard *sh, uint64_t session, uint16_t packet_id);
 
 /* Removes a message's entry from the store, behind its ticket. */
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o);
