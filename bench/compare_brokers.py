@@ -108,11 +108,12 @@ class Programs:
         self.bench = os.path.join(bin_dir, "noctule-bench")
         self.noctule = os.path.join(bin_dir, "noctule")
         self.floor = os.path.join(bin_dir, "bench_floor")
+        self.bench_shard = os.path.join(bin_dir, "bench_shard")
         self.mosquitto = mosquitto or "mosquitto"
         self.noctule_lines = noctule_lines
 
     def missing(self):
-        return [p for p in (self.bench, self.noctule, self.floor, self.mosquitto) if not os.access(p, os.X_OK)]
+        return [p for p in (self.bench, self.noctule, self.floor, self.bench_shard, self.mosquitto) if not os.access(p, os.X_OK)]
 
     def start(self, who, stored=False, lines=""):
         if who == "floor":

@@ -6,6 +6,7 @@ Each group is a function that measures and returns its findings; a finding says 
 """
 
 import ctypes
+import json
 import os
 import statistics
 import subprocess
@@ -96,10 +97,24 @@ def crossing(o):
         found.append(finding("shards", what + ": from shard to shard beside one shard alone, us of CPU per message",
                              figures_of(one_shard=m["alone"], two_shards_crossing=m["crossing"], ratio=by),
                              "at most 1.2x", at_most(by, 1.2)))
-    return found + many_crossing(o)
+    return found + without_waking(o) + half_crossing(o)
 
 
-def many_crossing(o):
+def without_waking(o):
+    """All of 50 pairs crossing, both shards turned by one thread: the way through the mailbox alone."""
+    def one():
+        done = subprocess.run([o.programs.bench_shard, "300"], stdout=subprocess.PIPE, check=True)
+        cases = json.loads(done.stdout)["cases"]
+        return {"one": cases["pairs50_qos1"]["ns"] / 1e3, "crossing": cases["pairs50_qos1_crossing"]["ns"] / 1e3}
+
+    m = rounds(o, one)
+    by = ratio(m["crossing"], m["one"])
+    return [finding("shards", "50 pairs, QoS 1, all crossing, ten messages each at a time, nobody woken (bench_shard)",
+                    figures_of(one_shard=m["one"], two_shards_crossing=m["crossing"], ratio=by), "at most 1.2x",
+                    at_most(by, 1.2))]
+
+
+def half_crossing(o):
     """With 50 pairs about half of them cross."""
     def one():
         with o.programs.start("noctule", lines="shards 1\n") as alone, \

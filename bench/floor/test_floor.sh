@@ -18,4 +18,7 @@ done
 for qos in 0 1; do # at QoS 2 publishers would need packet identifiers of the relay's own
     "$2" fanin -p "$port" -P 50 -q $qos -w 20 -c 100
 done
+"$2" fanout -p "$port" -S 20 -q 1 -w 5 -c 50 --lockstep
+"$2" p2p -p "$port" -n 10 -q 1 -s 0.5 --rate 2000
+"$2" connect -p "$port" -n 20 -s 0.5
 "$2" p2p -p "$port" -n 2 -q 1 -w 3 -c 20 -l 300000
