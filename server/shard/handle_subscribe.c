@@ -153,11 +153,12 @@ static bool add_replay(struct shard *sh, struct sub *sub, struct sub_progress *p
 
     /* After the subscription is in the tree (seq_cst in both): see retained.h. */
     sub->floor = retained_counter(sh->b->retained) & SUB_FLOOR_MAX; /* never that many */
-    r = replay_create(sh, sub);
-    if (r == NULL) {
+    if (!replay_create(sh, sub, &r)) {
         return false;
     }
-    replay_append(&p->replays_last, r);
+    if (r != NULL) {
+        replay_append(&p->replays_last, r);
+    }
     return true;
 }
 

@@ -610,7 +610,8 @@ struct route {
 bool route_publish(struct shard *sh, struct route *r); /* false: no memory; nothing was sent */
 
 /* replay.c */
-struct replay *replay_create(struct shard *sh, struct sub *sub); /* NULL: no memory */
+/* *out: NULL if no retained message matches. False: no memory. */
+bool replay_create(struct shard *sh, struct sub *sub, struct replay **out);
 void replay_append(struct replay ***last, struct replay *r);     /* to a list being gathered */
 void replay_start(struct shard *sh, struct client *c, struct replay *list); /* owns the list */
 void replay_cancel_list(struct replay *list);

@@ -29,25 +29,45 @@ struct replay_set {
     struct replay *first, **last;
 };
 
-struct replay *replay_create(struct shard *sh, struct sub *sub)
+/* Most filters find nothing; that is seen here, so that no replay waits for its turn to see it. */
+static bool finds_nothing(struct shard *sh, struct retained_cursor **c, const char *filter,
+                          size_t n, uint64_t floor)
 {
-    struct replay *r = calloc(1, sizeof(*r));
-    char *filter = (char *)sh->scratch + READ_SCRATCH;
-    size_t n;
+    struct message *m;
+    bool done;
 
+    if (retained_next(sh->b->retained, *c, sh->now_ms, &m, 1, &done) == 0) {
+        return done;
+    }
+    message_unref(m);
+    retained_cursor_destroy(*c); /* from the start again, when it is its turn */
+    *c = retained_cursor_create(filter, n, floor);
+    return false;
+}
+
+bool replay_create(struct shard *sh, struct sub *sub, struct replay **out)
+{
+    char *filter = (char *)sh->scratch + READ_SCRATCH;
+    size_t n = sub_filter_text(sub, filter, TOPIC_TEXT_MAX);
+    struct retained_cursor *c = retained_cursor_create(filter, n, sub->floor);
+    struct replay *r;
+
+    *out = NULL;
+    if (c != NULL && finds_nothing(sh, &c, filter, n, sub->floor)) {
+        retained_cursor_destroy(c);
+        return true;
+    }
+    r = c == NULL ? NULL : calloc(1, sizeof(*r));
     if (r == NULL) {
-        return NULL;
+        retained_cursor_destroy(c);
+        return false;
     }
-    n = sub_filter_text(sub, filter, TOPIC_TEXT_MAX);
-    r->cursor = retained_cursor_create(filter, n, sub->floor);
-    if (r->cursor == NULL) {
-        free(r);
-        return NULL;
-    }
+    r->cursor = c;
     r->filter_id = filter_subs_id(sub->filter);
     r->sub_id = sub->id;
     r->qos = sub->qos;
-    return r;
+    *out = r;
+    return true;
 }
 
 static void replay_free(struct replay *r)
