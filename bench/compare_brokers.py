@@ -56,20 +56,22 @@ class Broker:
         self.process = subprocess.Popen([a.format(conf=path, port=self.port) for a in command], cwd=self.dir,
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
-    def wait_until_up(self):
-        end = time.monotonic() + 5
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
-            except OSError:
-                if time.monotonic() > end or self.process.poll() is not None:
-                    with open(os.path.join(self.dir, "log")) as f:
-                        sys.exit("%s does not start:\n%s" % (self.process.args[0], f.read()))
-                time.sleep(0.01)
+    def is_up(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
+        except OSError:
+            return False
 
     def __enter__(self):
-        self.wait_until_up()
+        end = time.monotonic() + 5
+        while not self.is_up():
+            if time.monotonic() > end or self.process.poll() is not None:
+                with open(os.path.join(self.dir, "log")) as f:
+                    said = f.read()
+                self.__exit__()
+                sys.exit("%s does not start:\n%s" % (self.process.args[0], said))
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_):
@@ -113,7 +115,8 @@ class Programs:
         self.noctule_lines = noctule_lines
 
     def missing(self):
-        return [p for p in (self.bench, self.noctule, self.floor, self.bench_shard, self.mosquitto) if not os.access(p, os.X_OK)]
+        programs = (self.bench, self.noctule, self.floor, self.bench_shard, self.mosquitto)
+        return [p for p in programs if not os.access(p, os.X_OK)]
 
     def start(self, who, stored=False, lines=""):
         if who == "floor":
