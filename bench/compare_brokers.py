@@ -144,4 +144,4 @@ class Programs:
 
 def version(program, flag):
     done = subprocess.run([program, flag], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return done.stdout.decode().splitlines()[0]
+    return (done.stdout.decode().splitlines() or ["?"])[0]
