@@ -14,6 +14,7 @@
 #define QUEUE_HIGH 64u /* messages waiting in the session before its replays rest */
 #define BATCH      32u
 #define STEPS      64 /* of a turn, over all clients; most find few messages */
+#define LOOK_COST  7  /* of a turn: a look at all stripes takes as long as so many copies */
 
 struct replay {
     struct replay *next;
@@ -53,6 +54,7 @@ bool replay_create(struct shard *sh, struct sub *sub, struct replay **out)
     struct replay *r;
 
     *out = NULL;
+    sh->budget -= LOOK_COST;
     if (c != NULL && finds_nothing(sh, &c, filter, n, sub->floor)) {
         retained_cursor_destroy(c);
         return true;
