@@ -189,6 +189,7 @@ static void durable_close(struct store *s)
     mark_stopped(d);
     gen_unref(d->cur);
     gen_unref(d->folding);
+    free(d->ended);
     batch_fini(&d->batch);
     env_close(&d->journal.env);
     env_close(&d->state.env);

@@ -38,6 +38,9 @@ struct durable {
     int64_t clock;
     int64_t crash_ms; /* wall clock: when the last run ended, for sessions that were connected */
     uint64_t first_free_id;
+    /* Until the threads run: how far the recovery is. */
+    uint64_t recovered;
+    int64_t told_us;
 
     _Alignas(64) _Atomic(struct store_unit *) intake; /* newest first; seq_cst with `asleep` */
     _Atomic uint64_t pending;                         /* relaxed: a count */
@@ -59,8 +62,10 @@ struct durable {
     uint64_t trim_to;     /* journal keys below belong to folded groups */
     unsigned fold_paused; /* backups under way */
     bool fold_busy;
-    bool fold_stop;        /* fold what is there, then end */
-    bool fold_force;       /* fold what is there now */
+    bool fold_stop;  /* fold what is there, then end */
+    bool fold_force; /* fold what is there now */
+    uint64_t *ended; /* sessions whose entries are to be removed, when no fold is due */
+    size_t ended_at, nended, ended_cap;
     pthread_cond_t folded; /* signalled after every fold */
 
     pthread_mutex_t read_lock;
@@ -106,6 +111,8 @@ enum store_rc writer_submit(struct store *s, struct store_unit *u);
 void *fold_thread(void *durable);
 /* Folds a frozen generation; may be done again after a failure or crash. LMDB's code. */
 int fold_generation(struct durable *d, struct gen *g);
+/* Its session_head says that it has ended: its entries go when there is time. Any thread. */
+void durable_sweep_later(struct durable *d, uint64_t session);
 /* The next try comes in smaller slices; false: they are the smallest already. */
 bool fold_smaller(struct durable *d);
 

@@ -11,6 +11,10 @@
  * same bounds is what vanished the same, too: an entry that a first, interrupted fold has put must
  * not be taken for one that was born and removed within a longer generation.
  *
+ * A session that ends with more entries than a slice takes is marked as ended, and its entries go
+ * later, a slice at a time while no fold is due: neither what comes next nor a start waits for
+ * millions of removals.
+ *
  * No room: tried again every second in smaller slices (pages that one transaction replaces are free
  * for the next but one), journal and generation stay. A failed write or sync is final.
  */
@@ -23,6 +27,7 @@
 #include <time.h>
 
 #define SLICE_BYTES (4u << 20)
+#define TELL_US     2000000 /* a recovery says so often how far it is */
 
 struct delta {
     uint64_t body;
@@ -37,6 +42,7 @@ struct fold {
     MDB_cursor *queue;
     uint32_t ops; /* of this slice */
     size_t bytes;
+    uint32_t removable;   /* entries of ended sessions that this fold may still remove itself */
     struct delta *deltas; /* of bodies; applied with the slice */
     size_t ndeltas, deltas_cap;
     uint64_t dropped;
@@ -128,6 +134,20 @@ static int add_delta(struct fold *f, uint64_t body, int n)
     return 0;
 }
 
+/* Before the threads run: somebody waits for the start. */
+static void tell_progress(struct fold *f)
+{
+    struct durable *d = f->d;
+    const int64_t now = durable_mono_us();
+
+    d->recovered += f->ops;
+    if (!d->has_fold && now - d->told_us >= TELL_US) {
+        d->told_us = now;
+        durable_log(d, LOG_LEVEL_NOTICE, "recovery: %llu changes folded so far",
+                    (unsigned long long)d->recovered);
+    }
+}
+
 static int end_slice(struct fold *f)
 {
     int rc = apply_deltas(f);
@@ -140,6 +160,7 @@ static int end_slice(struct fold *f)
     f->txn = NULL;
     if (rc == 0) {
         durable_top_up_state(f->d);
+        tell_progress(f);
     }
     return rc;
 }
@@ -202,6 +223,18 @@ static void forget_bodies(const struct gen_session *gs)
     }
 }
 
+static int get_head(struct fold *f, uint64_t session, struct session_head *h)
+{
+    struct store_op op;
+    uint8_t k[8];
+    MDB_val whole;
+    int rc;
+
+    put_be64(k, session);
+    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
+    return rc == 0 && !session_view(whole, h, &op) ? MDB_CORRUPTED : rc;
+}
+
 /*
  * Which sessions there are. What came for one that ended, or that nobody knows, is left out, and
  * its bodies do not count it. The same on every try: the fold makes or ends no session without
@@ -209,16 +242,15 @@ static void forget_bodies(const struct gen_session *gs)
  */
 static int classify(struct fold *f, struct gen_session *gs)
 {
-    uint8_t k[8];
-    MDB_val whole;
+    struct session_head h = {.next_seq = 1};
     int rc = 0;
 
     if (gs->skip) {
         return 0;
     }
     if (!gs->ended && gs->record == NULL) {
-        put_be64(k, gs->session);
-        rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
+        rc = get_head(f, gs->session, &h);
+        rc = rc == 0 && session_has_ended(&h) ? MDB_NOTFOUND : rc;
     }
     if (gs->ended || rc == MDB_NOTFOUND) {
         f->dropped += gs->ended ? 0 : gs->puts.n + gs->olds.n;
@@ -533,18 +565,6 @@ static int put_head(struct fold *f, uint64_t session, struct session_head *h)
     return object_patch(f->txn, f->s->sessions, b, 8, head, sizeof(head));
 }
 
-static int get_head(struct fold *f, uint64_t session, struct session_head *h)
-{
-    struct store_op op;
-    uint8_t k[8];
-    MDB_val whole;
-    int rc;
-
-    put_be64(k, session);
-    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
-    return rc == 0 && !session_view(whole, h, &op) ? MDB_CORRUPTED : rc;
-}
-
 static int fold_entry(struct fold *f, uint64_t session, struct session_head *h,
                       const struct gen_entry *e)
 {
@@ -658,43 +678,107 @@ static int del_prefix(struct fold *f, MDB_dbi dbi, uint64_t session)
     return rc;
 }
 
-/* Entries go with their counts, a slice at a time. */
-static int end_entries(struct fold *f, uint64_t session)
+/* The first entry of a session; MDB_NOTFOUND: it has none. b: 16 bytes. */
+static int first_entry(struct fold *f, uint64_t session, uint8_t *b)
 {
-    struct session_head h;
-    int rc = get_head(f, session, &h);
+    MDB_val key = {16, b};
+    MDB_val val;
+    int rc;
 
+    queue_key(b, session, 0);
+    rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
+    if (rc == 0 && (key.mv_size != 16 || get_be64(key.mv_data) != session)) {
+        rc = MDB_NOTFOUND;
+    }
+    if (rc == 0) {
+        memcpy(b, key.mv_data, 16);
+    }
+    return rc;
+}
+
+/* Entries go with their counts, to the end of the slice at most; *more: some are left. */
+static int remove_entries(struct fold *f, uint64_t session, struct session_head *h, bool *more)
+{
+    int rc = 0;
+
+    *more = false;
     while (rc == 0) {
-        struct gen_entry e = {.what = GEN_DEL};
         uint8_t b[16];
         MDB_val key = {sizeof(b), b};
-        MDB_val val;
 
-        queue_key(b, session, 0);
-        rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
-        if (rc == 0 && (key.mv_size != sizeof(b) || get_be64(key.mv_data) != session)) {
-            rc = MDB_NOTFOUND;
+        rc = first_entry(f, session, b);
+        if (rc == 0 && slice_full(f)) {
+            *more = true;
+            return put_head(f, session, h);
         }
         if (rc == 0) {
-            e.seq = get_be64((uint8_t *)key.mv_data + 8);
-            rc = fold_entry(f, session, &h, &e);
+            rc = del_entry(f, h, &key);
+            f->ops++;
+            f->bytes += 64;
         }
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* From here on only its entries are left; a program that does not know that must not read them. */
+static int mark_ended(struct fold *f, uint64_t session, struct session_head *h)
+{
+    uint8_t version[4];
+    int rc;
+
+    h->next_seq = 0;
+    rc = put_head(f, session, h);
+    put_le32(version, STORE_VERSION);
+    rc = rc != 0 ? rc : meta_put(f->txn, f->s->meta, "version", version, sizeof(version));
+    if (rc == 0) {
+        durable_sweep_later(f->d, session);
+    }
+    return rc;
+}
+
+/* *later: there are too many for this fold. */
+static int end_entries(struct fold *f, uint64_t session, bool *later)
+{
+    struct session_head h;
+    bool more = true;
+    int rc = get_head(f, session, &h);
+
+    *later = false;
+    if (rc == 0 && (h.count > f->removable || session_has_ended(&h))) {
+        *later = true;
+        return session_has_ended(&h) ? 0 : mark_ended(f, session, &h);
+    }
+    f->removable -= rc == 0 ? (uint32_t)h.count : 0;
+    while (rc == 0 && more) {
+        rc = remove_entries(f, session, &h, &more);
+        if (rc == 0 && more) {
+            rc = end_slice(f);
+            rc = rc != 0 ? rc : begin(f);
+        }
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int remove_session(struct fold *f, uint64_t session)
+{
+    uint8_t k[8];
+    int rc;
+
+    put_be64(k, session);
+    rc = object_del(f->txn, f->s->sessions, k, sizeof(k));
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static int end_session(struct fold *f, const struct gen_session *gs)
 {
+    bool later;
     uint8_t k[8];
     int rc;
 
     if (!gs->ended) {
         return 0;
     }
-    rc = end_entries(f, gs->session);
-    if (rc == 0) {
-        rc = del_prefix(f, f->s->subs, gs->session);
-    }
+    rc = del_prefix(f, f->s->subs, gs->session);
     if (rc == 0) {
         rc = del_prefix(f, f->s->inbound, gs->session);
     }
@@ -703,11 +787,92 @@ static int end_session(struct fold *f, const struct gen_session *gs)
         rc = object_del(f->txn, f->s->wills, k, sizeof(k));
         rc = rc == MDB_NOTFOUND ? 0 : rc;
     }
-    if (rc == 0) {
-        rc = object_del(f->txn, f->s->sessions, k, sizeof(k));
-        rc = rc == MDB_NOTFOUND ? 0 : rc;
+    rc = rc != 0 ? rc : end_entries(f, gs->session, &later);
+    if (rc == 0 && !later) {
+        rc = remove_session(f, gs->session);
     }
     return rc != 0 ? rc : step(f, 0);
+}
+
+/* ---- what ended sessions have left ---- */
+
+void durable_sweep_later(struct durable *d, uint64_t session)
+{
+    pthread_mutex_lock(&d->gens_lock);
+    if (d->nended == d->ended_cap) {
+        const size_t cap = d->ended_cap == 0 ? 16 : d->ended_cap * 2;
+        uint64_t *v = realloc(d->ended, cap * sizeof(*v));
+        if (v != NULL) {
+            d->ended = v;
+            d->ended_cap = cap;
+        }
+    }
+    if (d->nended < d->ended_cap) { /* else the next start finds it */
+        d->ended[d->nended++] = session;
+        pthread_cond_signal(&d->fold_wake);
+    }
+    pthread_mutex_unlock(&d->gens_lock);
+}
+
+/* One slice. *more: entries are left. A session that is not there, or lives, is none of ours. */
+static int sweep(struct fold *f, uint64_t session, bool *more)
+{
+    struct session_head h;
+    int rc = begin(f);
+
+    *more = false;
+    rc = rc != 0 ? rc : get_head(f, session, &h);
+    if (rc == 0 && session_has_ended(&h)) {
+        rc = remove_entries(f, session, &h, more);
+        rc = rc != 0 || *more ? rc : remove_session(f, session);
+    }
+    rc = rc == MDB_NOTFOUND ? 0 : rc;
+    return rc != 0 ? rc : end_slice(f);
+}
+
+static void wait_until_ms(struct durable *d, int64_t due_ms)
+{
+    struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = due_ms % 1000 * 1000000};
+
+    pthread_cond_timedwait(&d->fold_wake, &d->gens_lock, &ts);
+}
+
+/* Holding gens_lock, which is given up meanwhile. One slice of the first ended session. */
+static void sweep_once(struct durable *d)
+{
+    const uint64_t session = d->ended[d->ended_at];
+    struct fold f = {.d = d, .s = &d->state};
+    bool more = true;
+    int rc;
+
+    d->fold_busy = true;
+    pthread_mutex_unlock(&d->gens_lock);
+    rc = sweep(&f, session, &more);
+    if (f.txn != NULL) {
+        mdb_txn_abort(f.txn);
+    }
+    free(f.deltas);
+    scratch_free(&f.tmp);
+    scratch_free(&f.key);
+    pthread_mutex_lock(&d->gens_lock);
+    d->fold_busy = false;
+    pthread_cond_broadcast(&d->folded);
+    if (rc == 0) {
+        if (d->slice != d->o.fold_slice) { /* there was no room */
+            d->slice = d->o.fold_slice;
+            atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
+        }
+        d->ended_at += !more;
+        if (d->ended_at == d->nended) {
+            d->ended_at = d->nended = 0;
+        }
+    } else if (env_rc(rc) == ST_IO) {
+        durable_fail(d, d->state.env.file, rc);
+    } else {
+        atomic_store_explicit(&d->no_space, 1, memory_order_relaxed);
+        (void)fold_smaller(d);
+        wait_until_ms(d, durable_mono_us() / 1000 + 1000);
+    }
 }
 
 /* ---- the whole ---- */
@@ -766,7 +931,7 @@ static int fold_all(struct fold *f, struct gen_session **v)
 
 int fold_generation(struct durable *d, struct gen *g)
 {
-    struct fold f = {.d = d, .s = &d->state, .g = g};
+    struct fold f = {.d = d, .s = &d->state, .g = g, .removable = d->o.fold_slice};
     struct gen_session **v = sorted_sessions(g);
     int rc = v == NULL ? ENOMEM : fold_all(&f, v);
 
@@ -797,13 +962,6 @@ bool fold_smaller(struct durable *d)
 }
 
 /* ---- the thread ---- */
-
-static void wait_until_ms(struct durable *d, int64_t due_ms)
-{
-    struct timespec ts = {.tv_sec = due_ms / 1000, .tv_nsec = due_ms % 1000 * 1000000};
-
-    pthread_cond_timedwait(&d->fold_wake, &d->gens_lock, &ts);
-}
 
 /* Holding gens_lock: whether the current generation is to be folded; *due_ms when to look again. */
 static bool is_due(const struct durable *d, int64_t *due_ms)
@@ -894,6 +1052,8 @@ void *fold_thread(void *arg)
             }
         } else if (d->fold_stop) {
             break;
+        } else if (d->ended_at < d->nended && d->fold_paused == 0 && durable_health(d) != ST_IO) {
+            sweep_once(d);
         } else {
             wait_until_ms(d, due_ms);
             if (env_is_low(&d->state.env)) {

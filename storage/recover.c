@@ -40,8 +40,9 @@ static int check_version(MDB_txn *txn, MDB_dbi meta, const char *file, char *err
 
     if (rc != 0) {
         snprintf(err, cap, "%s: damaged: no version in it", file);
-    } else if (get_le32(b) != STORE_VERSION) {
-        snprintf(err, cap, "%s: written by another version of this program (format %u, known: %u)",
+    } else if (get_le32(b) == 0 || get_le32(b) > STORE_VERSION) {
+        snprintf(err, cap,
+                 "%s: written by another version of this program (format %u, known: up to %u)",
                  file, get_le32(b), STORE_VERSION);
         rc = MDB_VERSION_MISMATCH;
     }
@@ -464,6 +465,7 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     enum store_rc rc = recover_attach(d, err, cap);
     int mrc;
 
+    d->told_us = r.began_us;
     if (rc != ST_OK) {
         return rc;
     }
@@ -511,6 +513,10 @@ static bool load_session(struct load *ld, const uint8_t *k, MDB_val whole, int *
 
     if (!session_view(whole, &h, &op)) {
         *rc = MDB_CORRUPTED;
+        return true;
+    }
+    if (session_has_ended(&h)) {
+        durable_sweep_later(ld->d, get_be64(k));
         return true;
     }
     s = (struct store_session){

@@ -13,7 +13,7 @@
 #include "storage/env.h"
 #include "storage/record.h"
 
-#define STORE_VERSION 1u
+#define STORE_VERSION 2u    /* and every older one is read */
 #define PIECE_MAX     2000u /* above it LMDB takes overflow pages, which fragment */
 #define STORE_ID      16u
 
@@ -79,8 +79,13 @@ int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, s
 #define RETAINED_KEY 17u
 
 struct session_head {
-    uint64_t next_seq, first_seq, count, bytes;
+    uint64_t next_seq; /* 0: it has ended, and only entries are left, to be removed */
+    uint64_t first_seq, count, bytes;
 };
+static inline bool session_has_ended(const struct session_head *h)
+{
+    return h->next_seq == 0;
+}
 void session_head_put(uint8_t *p, const struct session_head *h);
 /* False: too short or not a session's record. */
 bool session_view(MDB_val whole, struct session_head *h, struct store_op *op);

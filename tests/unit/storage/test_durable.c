@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The durable store as a whole: what was acknowledged is there after a stop and after a crash. */
 #include "storage/check.h"
+#include "storage/durable.h"
 #include "tests/support/store_model.h"
 #include "tests/support/tmpdir.h"
 #include "tests/support/unit.h"
@@ -272,6 +273,113 @@ static void test_session_end(void)
     }
 }
 
+static uint64_t queue_rows(const char *dir)
+{
+    struct durable *d;
+    char err[256];
+    MDB_stat st;
+    MDB_txn *txn;
+
+    UNIT_NEED(durable_attach(dir, &d, err, sizeof(err)) == ST_OK);
+    UNIT_NEED(mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn) == 0);
+    UNIT_NEED(mdb_stat(txn, d->state.queue, &st) == 0);
+    mdb_txn_abort(txn);
+    durable_detach(d);
+    return st.ms_entries;
+}
+
+static void queue_many(struct store *s, uint64_t session, uint32_t n)
+{
+    struct store_op session_op = {.kind = ST_SESSION_PUT, .session = session, .name = {"c", 1}};
+
+    submit_ok(s, &session_op, 1);
+    for (uint32_t i = 1; i <= n; i++) {
+        struct store_op ops[] = {
+            {.kind = ST_BODY_PUT, .body = session * 100000 + i, .name = {"t", 1}},
+            {.kind = ST_ENTRY_PUT, .session = session, .seq = i, .body = session * 100000 + i}};
+        submit_ok(s, ops, 2);
+    }
+}
+
+/* The end of a session with a long queue: nobody waits for the removals, over any number of starts.
+ */
+static void test_session_end_later(void)
+{
+    enum { MANY = 700, LEFT = 5 };
+    struct store_op end = {.kind = ST_SESSION_END, .session = 1};
+    struct store_op late = {.kind = ST_ENTRY_DEL, .session = 1, .seq = 3};
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    struct seen seen;
+    uint64_t rows;
+    uint64_t before = MANY + LEFT + 1;
+    char err[256];
+
+    tmpdir_make(&t);
+    o = small(&t);
+    o.fold_slice = 3;
+    s = open_it(&o);
+    queue_many(s, 1, MANY);
+    queue_many(s, 2, LEFT);
+    store_close(&s);
+    s = open_it(&o);
+    submit_ok(s, &end, 1);
+    submit_ok(s, &late, 1); /* came after its end */
+    store_close(&s);        /* folds the end, and does not stay for the removals */
+    for (unsigned round = 0; (rows = queue_rows(t.path)) > LEFT; round++) {
+        UNIT_NEED(round < 1000);
+        CU_ASSERT(round > 0 || rows > MANY / 2);
+        CU_ASSERT(rows < before); /* each run does a part */
+        CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+        before = rows;
+        s = open_it(&o);
+        seen = load(s);
+        CU_ASSERT(seen.sessions == 1 && seen.last.session == 2 && seen.last.count == LEFT);
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+        store_close(&s);
+    }
+    CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+    tmpdir_remove(&t);
+}
+
+static void set_version(const char *dir, uint8_t version)
+{
+    const uint8_t b[4] = {version, 0, 0, 0};
+    struct durable *d;
+    char err[256];
+    MDB_txn *txn;
+
+    UNIT_NEED(durable_attach(dir, &d, err, sizeof(err)) == ST_OK);
+    UNIT_NEED(mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn) == 0);
+    UNIT_NEED(meta_put(txn, d->state.meta, "version", b, sizeof(b)) == 0);
+    UNIT_NEED(mdb_txn_commit(txn) == 0);
+    durable_detach(d);
+}
+
+/* Older ones are read; what is newer is refused, and told. */
+static void test_versions(void)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    char err[256];
+
+    tmpdir_make(&t);
+    o = small(&t);
+    s = open_it(&o);
+    queue_many(s, 1, 3);
+    store_close(&s);
+    set_version(t.path, 1);
+    s = open_it(&o);
+    CU_ASSERT_EQUAL(load(s).last.count, 3);
+    store_close(&s);
+    set_version(t.path, STORE_VERSION + 1);
+    CU_ASSERT_EQUAL(store_open(&o, &s, err, sizeof(err)), ST_IO);
+    CU_ASSERT(strstr(err, t.path) != NULL && strstr(err, "another version") != NULL);
+    tmpdir_remove(&t);
+}
+
 /* What everything vanished of is answered without a commit. */
 static void test_no_commit_for_nothing(void)
 {
@@ -455,6 +563,8 @@ UNIT_TESTS = {
     UNIT_TEST(pages_merge)
     UNIT_TEST(kills)
     UNIT_TEST(session_end)
+    UNIT_TEST(session_end_later)
+    UNIT_TEST(versions)
     UNIT_TEST(no_commit_for_nothing)
     UNIT_TEST(queues_stay_on_disk)
     UNIT_TEST(clocks)
