@@ -189,6 +189,24 @@ class Untouched(unittest.TestCase):
             self.assertIn("fdatasync", touched, "strace sees nothing")
 
 
+@unittest.skipIf(IS_MOSQUITTO, "noctule only")
+class LongRecovery(unittest.TestCase):
+    """A start that takes a while says how far it is."""
+
+    def test_progress_in_the_log(self):
+        with DurableBroker("max_queued_messages 0") as b:
+            session(b, "s").subscribe(("q", 1)).disconnect()
+            p = b.connect("p", 4)
+            for _ in range(30):
+                p.send(*(publish("q", "x", 1, i + 1) for i in range(1000)))
+                p.expect(*(puback(i + 1) for i in range(1000)), timeout=20 * SLOW)
+            b.again("kill", sync_us=300000)  # slices of 10,000 changes, two syncs each
+            told = [line for line in b.log().split("\n") if "changes folded so far" in line]
+            self.assertGreater(b.ready_s, 2)
+            self.assertGreater(len(told), 0, b.log()[-2000:])
+            self.assertLess(len(told), b.ready_s)
+
+
 def can_mount():
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
