@@ -78,6 +78,7 @@ void gen_unref(struct gen *g)
     free(g->groups);
     free(g->sessions);
     free(g->named);
+    free(g->named_tags);
     free(g);
 }
 
@@ -258,31 +259,36 @@ static bool same_name(const struct gen_named *n, const struct store_op *op)
            (op->name.n == 0 || memcmp(old.name.p, op->name.p, op->name.n) == 0);
 }
 
-static uint64_t named_hash(enum store_op_kind kind, uint64_t session, uint64_t hash)
+static uint32_t named_tag(enum store_op_kind kind, uint64_t session, uint64_t hash)
 {
-    return mix(hash ^ mix(session) ^ (uint64_t)kind);
+    return (uint32_t)mix(hash ^ mix(session) ^ (uint64_t)kind);
 }
 
 static bool named_grow(struct gen *g)
 {
     const uint32_t cap = g->named_cap == 0 ? 64 : g->named_cap * 2;
     struct gen_named **t = calloc(cap, sizeof(struct gen_named *));
+    uint32_t *tags = calloc(cap, sizeof(*tags));
 
-    if (t == NULL) {
+    if (t == NULL || tags == NULL) {
+        free(t);
+        free(tags);
         return false;
     }
     for (uint32_t i = 0; i < g->named_cap; i++) {
-        struct gen_named *n = g->named[i];
-        if (n != NULL) {
-            uint32_t at = (uint32_t)named_hash(n->kind, n->session, n->hash) & (cap - 1);
+        if (g->named[i] != NULL) {
+            uint32_t at = g->named_tags[i] & (cap - 1);
             while (t[at] != NULL) {
                 at = (at + 1) & (cap - 1);
             }
-            t[at] = n;
+            t[at] = g->named[i];
+            tags[at] = g->named_tags[i];
         }
     }
     free(g->named);
+    free(g->named_tags);
     g->named = t;
+    g->named_tags = tags;
     g->named_cap = cap;
     return true;
 }
@@ -294,17 +300,17 @@ static bool add_named(struct gen *g, const struct store_op *op, enum store_op_ki
     const uint64_t hash =
         kind == ST_INBOUND_PUT ? op->packet_id : XXH3_64bits(op->name.p, op->name.n);
     const bool by_name = kind == ST_SUB_PUT || kind == ST_RETAINED_PUT;
+    /* A will has one key for all its names. */
+    const uint32_t tag = named_tag(kind, op->session, kind == ST_WILL_PUT ? 0 : hash);
     struct gen_named *n;
     uint32_t at;
 
-    if (g->nnamed >= g->named_cap / 4 * 3 && !named_grow(g)) {
+    if (g->nnamed >= g->named_cap / 2 && !named_grow(g)) {
         return false;
     }
-    /* A will has one key for all its names. */
-    at = (uint32_t)named_hash(kind, op->session, kind == ST_WILL_PUT ? 0 : hash) &
-         (g->named_cap - 1);
+    at = tag & (g->named_cap - 1);
     for (; (n = g->named[at]) != NULL; at = (at + 1) & (g->named_cap - 1)) {
-        if (n->kind == kind && n->session == op->session &&
+        if (g->named_tags[at] == tag && n->kind == kind && n->session == op->session &&
             (kind == ST_WILL_PUT || n->hash == hash) && (!by_name || same_name(n, op))) {
             break;
         }
@@ -318,6 +324,7 @@ static bool add_named(struct gen *g, const struct store_op *op, enum store_op_ki
         n->session = op->session;
         n->hash = kind == ST_WILL_PUT ? 0 : hash;
         g->named[at] = n;
+        g->named_tags[at] = tag;
         g->nnamed++;
     }
     n->record = record;
@@ -433,11 +440,34 @@ static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *e
  */
 #define AHEAD 8u
 
+/* QoS 2 ids come with every message, too. */
+static void look_ahead_inbound(const struct gen *g, const struct gen_op *ops, uint32_t i,
+                               uint32_t n)
+{
+    const struct store_op *op = i + 3 * AHEAD < n ? ops[i + 3 * AHEAD].op : NULL;
+    uint32_t at;
+
+    if (g->named_cap == 0) {
+        return;
+    }
+    if (op != NULL && (op->kind == ST_INBOUND_PUT || op->kind == ST_INBOUND_DEL)) {
+        at = named_tag(ST_INBOUND_PUT, op->session, op->packet_id) & (g->named_cap - 1);
+        __builtin_prefetch(&g->named[at]);
+        __builtin_prefetch(&g->named_tags[at]);
+    }
+    op = i + AHEAD < n ? ops[i + AHEAD].op : NULL;
+    if (op != NULL && op->kind == ST_INBOUND_DEL) {
+        at = named_tag(ST_INBOUND_PUT, op->session, op->packet_id) & (g->named_cap - 1);
+        __builtin_prefetch(g->named[at]);
+    }
+}
+
 static void look_ahead(const struct gen *g, const struct gen_op *ops, uint32_t i, uint32_t n)
 {
     const uint32_t mask = g->sessions_cap - 1;
     const struct gen_session_slot *slot;
 
+    look_ahead_inbound(g, ops, i, n);
     if (g->sessions_cap == 0) {
         return;
     }

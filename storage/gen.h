@@ -89,6 +89,7 @@ struct gen {
     struct gen_session_slot *sessions; /* open addressing, by id */
     uint32_t nsessions, sessions_cap;
     struct gen_named **named; /* open addressing */
+    uint32_t *named_tags;     /* beside them, of their hashes: others are told without a look */
     uint32_t nnamed, named_cap;
     uint32_t nbodies;
     struct gen_chunk *bodies; /* the newest first */

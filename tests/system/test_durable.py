@@ -1133,6 +1133,56 @@ class Level(unittest.TestCase):
             self.assertLess(self.seconds(p.is_alive), self.SOON, "PINGRESP waits for nothing")
             self.assertEqual(self.durability(b), "disk")
 
+    def test_acknowledged_by_all(self):
+        """QoS 1 needs no disk when all receivers, whatever their shards, have it at once; else it waits."""
+        with DurableBroker("shards 3", sync_us=int(self.DELAY * 1e6)) as b:
+            subs = [durable(b, "s%d" % i, 4 + i % 2).subscribe(("t", 1)) for i in range(6)]
+            p = b.connect("p", 4)
+
+            def send(text, pid, silent=None):
+                begin = time.monotonic()
+                p.send(publish("t", text, 1, pid))
+                got = [c.expect_publish("t", text) for c in subs]
+                for c, m in zip(subs, got):
+                    if c is not silent:
+                        c.send(puback(m.pid))
+                p.expect(puback(pid), timeout=20 * SLOW)
+                return time.monotonic() - begin, got
+
+            self.assertLess(min(send(str(i), i + 1)[0] for i in range(5)), self.SOON)
+            for i in range(5, 8):  # the first is held, the others are not tried so soon
+                took, got = send(str(i), i + 1, silent=subs[3])
+                self.assertGreater(took, self.DELAY - 0.05)
+                last = got[3]
+            time.sleep(3 * self.DELAY)  # removals follow
+            b.again("kill", sync_us=0)
+            c = durable(b, "s3", 5, present=True)
+            for i in range(5, 8):
+                m = c.expect_publish("t", str(i))
+                self.assertTrue(m.dup)
+            self.assertEqual(m.pid, last.pid)
+            c.expect_nothing()
+            for i in (0, 1, 2, 4, 5):
+                durable(b, "s%d" % i, 4, present=True).expect_nothing(0.05)
+
+    def test_order_when_one_is_held(self):
+        """Held while its receiver is there, the next ones while it is away: in order after a crash."""
+        with DurableBroker("shards 3") as b:
+            p = b.connect("p", 4)
+            for k in range(6):
+                c = durable(b, "s%d" % k, 4).subscribe(("t%d" % k, 1))
+                p.send(*(publish("t%d" % k, str(i), 1, 10 * k + i + 1) for i in range(3)))
+                c.expect_publish("t%d" % k, "0")
+                c.close()
+                p.send(*(publish("t%d" % k, str(i), 1, 10 * k + i + 1) for i in range(3, 6)))
+                p.expect(*(puback(10 * k + i + 1) for i in range(6)), timeout=20 * SLOW)
+            b.again("kill")
+            for k in range(6):
+                c = durable(b, "s%d" % k, 4, present=True)
+                for i in range(6):
+                    c.settle(c.expect_publish("t%d" % k, str(i)))
+                c.expect_nothing(0.05)
+
     def test_memory(self):
         with DurableBroker("sys_interval 1\ndurability memory", sync_us=int(self.DELAY * 1e6)) as b:
             c = b.client(4)
