@@ -42,6 +42,18 @@ struct message *message_create(const void *topic, size_t topic_n, const void *pa
     return m;
 }
 
+struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t body_n)
+{
+    struct message *m = message_create(topic, topic_n, NULL, 0, NULL, 0);
+
+    if (m != NULL) {
+        m->retain = true;
+        m->is_stub = true;
+        m->stub_n = body_n;
+    }
+    return m;
+}
+
 void message_ref(struct message *m, uint32_t n)
 {
     /* Relaxed: the caller holds a reference already, so the count cannot reach zero meanwhile. */

@@ -24,9 +24,13 @@ struct message {
                            left out */
     uint16_t topic_n;   /* bytes */
     uint8_t qos;        /* as published */
-    bool retain;        /* as published */
-    uint64_t number;    /* retained number, taken under the stripe's lock; 0: not retained */
-    uint64_t body_id;   /* the store's id for the body; 0: not stored */
+    bool retain : 1;    /* as published */
+    bool is_stub : 1; /* of a retained message whose payload and properties are in the store only */
+    uint64_t number;  /* retained number, taken under the stripe's lock; 0: not retained */
+    union {
+        uint64_t body_id; /* the store's id for the body; 0: not stored */
+        uint64_t stub_n;  /* of a stub: bytes of payload and properties in the store */
+    };
     uint64_t origin;    /* opaque id of the publisher (no local); 0: none */
     int64_t expires_ms; /* CLOCK_BOOTTIME; 0: never */
     uint8_t data[];     /* topic length, topic, payload, properties */
@@ -36,6 +40,10 @@ struct message {
  * before sharing. */
 struct message *message_create(const void *topic, size_t topic_n, const void *payload,
                                size_t payload_n, const void *props, size_t props_n);
+
+/* What stays in memory of a retained message whose payload and properties, body_n bytes, are in the
+ * store: topic, number, expiry; the last two are the caller's to set. */
+struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t body_n);
 
 void message_ref(struct message *m, uint32_t n);
 void message_unref(struct message *m);

@@ -36,6 +36,8 @@ struct retained {
     uint64_t seed;
     uint64_t max_count, max_bytes;
     unsigned nstripes;
+    void (*expired)(void *arg, struct message *m); /* constant, like its argument; may be NULL */
+    void *expired_arg;
     pthread_mutex_t sweep_lock; /* of the two below; never taken inside a stripe's */
     unsigned sweep_stripe;
     uint32_t sweep_leaf;
@@ -175,6 +177,12 @@ static void drop_later(struct retained_stripe *s, struct message *m)
     s->old = m;
 }
 
+/* What limits count: of a stub also what is in the store. */
+static size_t size_of(const struct message *m)
+{
+    return message_size(m) + (m->is_stub ? m->stub_n : 0);
+}
+
 static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos p,
                                     struct message *old)
 {
@@ -183,7 +191,7 @@ static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos 
     }
     topic_set_remove(&s->set, p);
     release(&s->all->count, 1);
-    release(&s->all->bytes, message_size(old));
+    release(&s->all->bytes, size_of(old));
     drop_later(s, old);
     return RETAINED_CLEARED;
 }
@@ -191,8 +199,8 @@ static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos 
 static enum retained_rc change_topic(struct retained_stripe *s, struct topic_pos p,
                                      struct message *old, struct message *m)
 {
-    size_t was = message_size(old);
-    size_t is = message_size(m);
+    size_t was = size_of(old);
+    size_t is = size_of(m);
 
     if (is > was && !reserve(&s->all->bytes, is - was, s->all->max_bytes)) {
         return RETAINED_FULL;
@@ -213,13 +221,13 @@ static enum retained_rc add_topic(struct retained_stripe *s, uint64_t hash, stru
     if (!reserve(&r->count, 1, r->max_count)) {
         return RETAINED_FULL;
     }
-    if (!reserve(&r->bytes, message_size(m), r->max_bytes)) {
+    if (!reserve(&r->bytes, size_of(m), r->max_bytes)) {
         release(&r->count, 1);
         return RETAINED_FULL;
     }
     if (!topic_set_add(&s->set, hash, m)) {
         release(&r->count, 1);
-        release(&r->bytes, message_size(m));
+        release(&r->bytes, size_of(m));
         return RETAINED_NOMEM;
     }
     message_ref(m, 1);
@@ -232,7 +240,7 @@ enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
     struct topic_pos p = {0, 0};
     struct message *old = topic_set_find(&s->set, hash, message_topic(m), m->topic_n, &p);
 
-    if (m->payload_n == 0) {
+    if (m->payload_n == 0 && !m->is_stub) {
         return clear_topic(s, p, old);
     }
     return old != NULL ? change_topic(s, p, old, m) : add_topic(s, hash, m);
@@ -295,6 +303,45 @@ bool retained_put_all(struct retained *r, struct message **v, size_t n)
     free(grouped);
     free(ends);
     return ok;
+}
+
+void retained_move_out(struct retained *r, struct message *m)
+{
+    struct message *stub = m->is_stub ? NULL
+                                      : message_create_stub(message_topic(m), m->topic_n,
+                                                            (uint64_t)m->payload_n + m->props_n);
+    struct retained_stripe *s;
+    struct topic_pos p;
+
+    if (stub == NULL) {
+        return;
+    }
+    stub->qos = m->qos;
+    stub->number = m->number;
+    stub->expires_ms = m->expires_ms;
+    s = retained_lock(r, message_topic(m), m->topic_n);
+    if (topic_set_find(&s->set, hash_of(r, message_topic(m), m->topic_n), message_topic(m),
+                       m->topic_n, &p) == m) {
+        topic_set_replace(&s->set, p, stub); /* our reference becomes the index's */
+        drop_later(s, m);
+        stub = NULL;
+    }
+    retained_unlock(s);
+    if (stub != NULL) {
+        message_unref(stub);
+    }
+}
+
+bool retained_is_current(struct retained *r, const struct message *m)
+{
+    struct retained_stripe *s = retained_lock(r, message_topic(m), m->topic_n);
+    struct topic_pos p;
+    const struct message *now = topic_set_find(&s->set, hash_of(r, message_topic(m), m->topic_n),
+                                               message_topic(m), m->topic_n, &p);
+    const bool is = now != NULL && now->number == m->number;
+
+    retained_unlock(s);
+    return is;
 }
 
 /* ---- replay: where to look next ---- */
@@ -606,6 +653,9 @@ static size_t sweep(struct retained *r, int64_t now_ms, size_t max, uint32_t *bu
     n = topic_set_expire(&s->set, &r->sweep_leaf, &leaves, now_ms, gone,
                          max < EXPIRED_LOCKED ? max : EXPIRED_LOCKED);
     at_end = r->sweep_leaf >= s->set.n;
+    for (size_t i = 0; i < n && r->expired != NULL; i++) {
+        r->expired(r->expired_arg, gone[i]);
+    }
     pthread_mutex_unlock(&s->lock);
     if (at_end) {
         r->sweep_stripe = (r->sweep_stripe + 1) & (r->nstripes - 1);
@@ -614,10 +664,16 @@ static size_t sweep(struct retained *r, int64_t now_ms, size_t max, uint32_t *bu
     *budget -= LEAVES_LOCKED - leaves + 1;
     for (size_t i = 0; i < n; i++) {
         release(&r->count, 1);
-        release(&r->bytes, message_size(gone[i]));
+        release(&r->bytes, size_of(gone[i]));
         message_unref(gone[i]);
     }
     return n;
+}
+
+void retained_on_expiry(struct retained *r, void (*fn)(void *arg, struct message *m), void *arg)
+{
+    r->expired = fn;
+    r->expired_arg = arg;
 }
 
 size_t retained_expire(struct retained *r, int64_t now_ms, size_t max)

@@ -11,6 +11,9 @@
  * Each stripe keeps its topics in an order that treats '/' as the smallest byte, so that a level's
  * children are one run; a filter walks it by seeking, visiting about as many entries as it returns.
  *
+ * The index may hold stubs (message.h): then the body is in the store only, and who replays it has
+ * it read there. Limits and statistics count it all the same.
+ *
  * Threads    any. Between retained_lock() and retained_unlock() only short, non-blocking work.
  * Ownership  the index holds one reference for each message in it.
  * Errors     RETAINED_NOMEM, RETAINED_FULL (count or bytes): index unchanged.
@@ -58,6 +61,12 @@ uint64_t retained_counter(const struct retained *r);
 /* At start, with messages that carry numbers of an earlier run: the next one is above `number`. */
 void retained_go_on_from(struct retained *r, uint64_t number);
 
+/* The store has m: a stub takes its place, unless another message has it already. No memory: m
+ * stays. */
+void retained_move_out(struct retained *r, struct message *m);
+/* Whether m, or its stub, is still the message of its topic. */
+bool retained_is_current(struct retained *r, const struct message *m);
+
 /* ---- replay ---- */
 /* Owns a copy of the filter and a reference to the message it has reached. */
 struct retained_cursor;
@@ -73,6 +82,9 @@ void retained_cursor_destroy(struct retained_cursor *c);
 size_t retained_next(struct retained *r, struct retained_cursor *c, int64_t now_ms,
                      struct message **out, size_t max, bool *done);
 
+/* fn is told of every message that expires, under its stripe's lock: before anything newer of the
+ * topic is handed to the store. Once, before other threads use the index. */
+void retained_on_expiry(struct retained *r, void (*fn)(void *arg, struct message *m), void *arg);
 /* Removes up to max messages expired at now_ms, going round; returns how many. For a slow timer. */
 size_t retained_expire(struct retained *r, int64_t now_ms, size_t max);
 

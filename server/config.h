@@ -96,6 +96,7 @@ struct config {
     uint32_t max_subscriptions_per_client;
     uint64_t max_retained_messages;
     uint64_t max_retained_bytes;
+    uint64_t retained_memory_size;
     uint32_t max_connect_size; /* bytes */
     uint64_t output_buffer_limit;
     uint32_t connect_timeout; /* seconds */

@@ -232,6 +232,15 @@ static const struct config_key limits[] = {
      .dflt = "0",
      .max = ALL_BYTES,
      .help = "The same in bytes of topics and payloads. 0: no limit but memory_limit."},
+    {.name = "retained_memory_size",
+     .type = CONFIG_BYTES,
+     .flags = RELOAD | OURS,
+     .offset = U64(retained_memory_size),
+     .dflt = "1K",
+     .max = GIB,
+     .help = "With persistence, a retained message with more bytes of payload and properties than "
+             "this is kept on disk only; its topic stays in memory. A subscription that "
+             "asks for it has it read there."},
     {.name = "max_connect_size",
      .type = CONFIG_BYTES32,
      .flags = RELOAD | OURS,

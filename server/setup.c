@@ -128,6 +128,7 @@ static void *housekeep(void *arg)
         if (now_ms >= expire_ms) {
             expire_ms = now_ms + EXPIRE_MS;
             (void)retained_expire(br->shared.retained, now_ms, EXPIRE_PER_ROUND);
+            mem_give_back();
         }
     }
     return NULL;

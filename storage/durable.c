@@ -271,6 +271,7 @@ static const struct store_ops durable_ops = {
     .first_free_id = durable_first_free_id,
     .load = recover_load,
     .read = reader_read,
+    .fetch = reader_fetch,
     .backup = backup_run,
     .health = health_op,
     .trouble = trouble_op,
@@ -309,6 +310,7 @@ static struct durable *create(const struct store_options *o)
     d->lock_fd = -1;
     d->waiting_last = &d->waiting;
     d->reads_last = &d->reads;
+    d->fetches_last = &d->fetches;
     d->fold_rate = 200000; /* until the first fold has been timed */
     d->cur = gen_create();
     init_locks(d);

@@ -11,7 +11,7 @@
  *     intake      lock-free list; `wake_lock` only around sleeping and waking the store thread
  *     gens_lock   cur, folding, trim_to, and the inside of cur; held for a batch or a page, never
  *                 over I/O
- *     read_lock   the reader's list
+ *     read_lock   the reader's lists
  *     stats_lock  counters
  * No thread holds two of them. Environments: only the store thread writes to `journal`, only the
  * fold thread to `state`.
@@ -71,6 +71,7 @@ struct durable {
     pthread_mutex_t read_lock;
     pthread_cond_t read_wake;
     struct store_page *reads, **reads_last;
+    struct store_fetch *fetches, **fetches_last;
     bool read_stop;
 
     /* Written once, from ST_OK, before `failed`; release/acquire publishes trouble. */
@@ -119,6 +120,7 @@ bool fold_smaller(struct durable *d);
 /* reader.c */
 void *reader_thread(void *durable);
 enum store_rc reader_read(struct store *s, struct store_page *p);
+enum store_rc reader_fetch(struct store *s, struct store_fetch *f);
 
 /* recover.c: before the threads start */
 struct recover_marks { /* the numbers in `meta` of `state` */

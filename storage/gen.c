@@ -333,6 +333,26 @@ static bool add_named(struct gen *g, const struct store_op *op, enum store_op_ki
     return true;
 }
 
+bool gen_find_retained(const struct gen *g, struct store_bytes name, struct gen_named *out)
+{
+    const struct store_op op = {.kind = ST_RETAINED_PUT, .name = name};
+    const uint64_t hash = XXH3_64bits(name.p, name.n);
+    const uint32_t mask = g->named_cap - 1;
+    const struct gen_named *n = NULL;
+
+    if (g->named_cap == 0) {
+        return false;
+    }
+    for (uint32_t at = (uint32_t)named_hash(op.kind, 0, hash) & mask; (n = g->named[at]) != NULL;
+         at = (at + 1) & mask) {
+        if (n->kind == op.kind && n->hash == hash && same_name(n, &op)) {
+            *out = *n;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- groups ---- */
 
 static struct gen_body *add_body(struct gen *g, const struct store_op *op, const uint8_t *record,

@@ -126,6 +126,8 @@ static inline int64_t gen_time(int64_t ms, int64_t clock)
 
 /* NULL: nothing about this session. */
 const struct gen_session *gen_find(const struct gen *g, uint64_t session);
+/* The last operation on this retained message, in *out; false: none. */
+bool gen_find_retained(const struct gen *g, struct store_bytes name, struct gen_named *out);
 /* Position of the first entry with this seq or above; e->n if there is none. */
 uint32_t gen_lower(const struct gen_entries *e, uint64_t seq);
 /* Calls fn for every body. */

@@ -16,6 +16,7 @@ struct store_ops {
     uint64_t (*first_free_id)(const struct store *s);
     enum store_rc (*load)(struct store *s, const struct store_load *l);
     enum store_rc (*read)(struct store *s, struct store_page *p);
+    enum store_rc (*fetch)(struct store *s, struct store_fetch *f);
     enum store_rc (*backup)(struct store *s, const char *to_dir, char *err, size_t cap);
     enum store_rc (*health)(const struct store *s);
     const char *(*trouble)(const struct store *s);

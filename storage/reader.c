@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reader thread: pages of queues, so that a cold page of a file stalls nobody else.
+ * The reader thread: pages of queues and retained messages, so that a cold page of a file stalls
+ * nobody else.
  *
  * A request goes through the store thread's intake, behind the units of its submitter; when those
  * are committed and in the current generation, it comes here. The generations are referenced first
@@ -275,20 +276,28 @@ static void place_views(struct store_page *p, const uint8_t *at)
     }
 }
 
+static void hold_gens(struct durable *d, struct gen **cur, struct gen **folding)
+{
+    pthread_mutex_lock(&d->gens_lock);
+    *cur = d->cur;
+    gen_ref(*cur);
+    *folding = d->folding;
+    if (*folding != NULL) {
+        gen_ref(*folding);
+    }
+    pthread_mutex_unlock(&d->gens_lock);
+}
+
 static enum store_rc read_page(struct durable *d, struct store_page *p)
 {
     struct page pg = {.d = d, .p = p};
     bool ended;
     int rc;
 
+    hold_gens(d, &pg.cur, &pg.folding);
+    ended = has_ended(pg.folding, p->session);
     pthread_mutex_lock(&d->gens_lock);
-    pg.cur = d->cur;
-    gen_ref(pg.cur);
-    pg.folding = d->folding;
-    if (pg.folding != NULL) {
-        gen_ref(pg.folding);
-    }
-    ended = has_ended(pg.cur, p->session) || has_ended(pg.folding, p->session);
+    ended = ended || has_ended(pg.cur, p->session);
     pthread_mutex_unlock(&d->gens_lock);
     rc = ended ? 0 : mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &pg.txn);
     if (rc == 0 && !ended) {
@@ -310,6 +319,122 @@ static enum store_rc read_page(struct durable *d, struct store_page *p)
     }
     place_views(p, p->memory);
     return ST_OK;
+}
+
+/* ---- retained messages ---- */
+
+struct fetching {
+    struct durable *d;
+    struct gen *folding, *cur;
+    MDB_txn *txn;
+    struct scratch memory, tmp;
+    size_t used;
+};
+
+/* The newest record of the topic; MDB_NOTFOUND: there is none. */
+static int find_kept(struct fetching *ft, struct store_bytes name, struct store_op *op)
+{
+    struct gen_named n;
+    const uint8_t *p;
+    bool is_there;
+
+    pthread_mutex_lock(&ft->d->gens_lock);
+    is_there = gen_find_retained(ft->cur, name, &n);
+    pthread_mutex_unlock(&ft->d->gens_lock);
+    if (!is_there && ft->folding != NULL) {
+        is_there = gen_find_retained(ft->folding, name, &n);
+    }
+    if (!is_there) {
+        return state_retained_get(&ft->d->state, ft->txn, name, &ft->tmp, op);
+    }
+    p = n.record; /* the generation's, which we hold */
+    if (n.del) {
+        return MDB_NOTFOUND;
+    }
+    return record_decode(&p, n.end, op) ? 0 : MDB_CORRUPTED;
+}
+
+static int fetch_one(struct fetching *ft, struct store_kept *k)
+{
+    struct store_op op;
+    int rc = find_kept(ft, k->name, &op);
+    uint8_t *p;
+
+    k->found = rc == 0;
+    if (rc != 0) {
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    p = scratch_room(&ft->memory, ft->used + op.props.n + op.data.n);
+    if (p == NULL) {
+        return ENOMEM;
+    }
+    k->flags = op.flags;
+    k->seq = op.seq;
+    k->expires_ms = recover_time(ft->d, op.expires_ms);
+    k->props = (struct store_bytes){NULL, op.props.n}; /* placed when the buffer moves no more */
+    k->data = (struct store_bytes){NULL, op.data.n};
+    if (op.props.n > 0) {
+        memcpy(p + ft->used, op.props.p, op.props.n);
+    }
+    if (op.data.n > 0) {
+        memcpy(p + ft->used + op.props.n, op.data.p, op.data.n);
+    }
+    ft->used += op.props.n + op.data.n;
+    return 0;
+}
+
+static void place_kept(struct store_fetch *f, const uint8_t *at)
+{
+    for (uint32_t i = 0; i < f->n; i++) {
+        struct store_kept *k = &f->kept[i];
+        if (k->found) {
+            k->props.p = at;
+            k->data.p = at + k->props.n;
+            at += k->props.n + k->data.n;
+        }
+    }
+}
+
+static enum store_rc fetch_kept(struct durable *d, struct store_fetch *f)
+{
+    struct fetching ft = {.d = d};
+    int rc;
+
+    hold_gens(d, &ft.cur, &ft.folding);
+    rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &ft.txn);
+    if (rc == 0) {
+        for (uint32_t i = 0; i < f->n && rc == 0; i++) {
+            rc = fetch_one(&ft, &f->kept[i]);
+        }
+        mdb_txn_abort(ft.txn);
+    }
+    gen_unref(ft.cur);
+    gen_unref(ft.folding);
+    scratch_free(&ft.tmp);
+    f->memory = ft.memory.p;
+    if (rc != 0) {
+        store_fetch_free(f);
+        return env_rc(rc);
+    }
+    place_kept(f, f->memory);
+    return ST_OK;
+}
+
+enum store_rc reader_fetch(struct store *s, struct store_fetch *f)
+{
+    struct durable *d = (struct durable *)s;
+    enum store_rc rc = ST_CLOSED;
+
+    f->next = NULL;
+    pthread_mutex_lock(&d->read_lock);
+    if (!d->read_stop) {
+        *d->fetches_last = f;
+        d->fetches_last = &f->next;
+        pthread_cond_signal(&d->read_wake);
+        rc = ST_OK;
+    }
+    pthread_mutex_unlock(&d->read_lock);
+    return rc;
 }
 
 /* ---- the thread ---- */
@@ -348,27 +473,55 @@ enum store_rc reader_read(struct store *s, struct store_page *p)
     return rc;
 }
 
+/* The first of the list; NULL: none. Under the lock. */
+static struct store_page *next_read(struct durable *d)
+{
+    struct store_page *p = d->reads;
+
+    if (p != NULL) {
+        d->reads = p->next;
+        d->reads_last = d->reads == NULL ? &d->reads : d->reads_last;
+    }
+    return p;
+}
+
+static struct store_fetch *next_fetch(struct durable *d)
+{
+    struct store_fetch *f = d->fetches;
+
+    if (f != NULL) {
+        d->fetches = f->next;
+        d->fetches_last = d->fetches == NULL ? &d->fetches : d->fetches_last;
+    }
+    return f;
+}
+
+/* One of each kind in turn. */
 void *reader_thread(void *arg)
 {
     struct durable *d = arg;
 
     pthread_mutex_lock(&d->read_lock);
     for (;;) {
-        struct store_page *p = d->reads;
-        if (p == NULL) {
+        struct store_page *p = next_read(d);
+        struct store_fetch *f = next_fetch(d);
+
+        if (p == NULL && f == NULL) {
             if (d->read_stop) {
                 break;
             }
             pthread_cond_wait(&d->read_wake, &d->read_lock);
             continue;
         }
-        d->reads = p->next;
-        if (d->reads == NULL) {
-            d->reads_last = &d->reads;
-        }
         pthread_mutex_unlock(&d->read_lock);
-        p->rc = read_page(d, p);
-        p->done(p);
+        if (p != NULL) {
+            p->rc = read_page(d, p);
+            p->done(p);
+        }
+        if (f != NULL) {
+            f->rc = fetch_kept(d, f);
+            f->done(f);
+        }
         pthread_mutex_lock(&d->read_lock);
     }
     pthread_mutex_unlock(&d->read_lock);

@@ -217,7 +217,9 @@ static bool get_large(const uint8_t **p, const uint8_t *end, struct store_op *op
     return true;
 }
 
-bool record_decode(const uint8_t **at, const uint8_t *end, struct store_op *op)
+/* All but the data, where f has it. */
+static bool decode_head(const uint8_t **at, const uint8_t *end, struct store_op *op,
+                        unsigned *fields_of)
 {
     const uint8_t *p = *at;
     unsigned f;
@@ -229,11 +231,36 @@ bool record_decode(const uint8_t **at, const uint8_t *end, struct store_op *op)
     f = fields[op->kind];
     if (!get_small(&p, end, op, f) || !get_large(&p, end, op, f) ||
         ((f & F_NAME) != 0 && !get_bytes(&p, end, &op->name)) ||
-        ((f & F_PROPS) != 0 && !get_bytes(&p, end, &op->props)) ||
-        ((f & F_DATA) != 0 && !get_bytes(&p, end, &op->data))) {
+        ((f & F_PROPS) != 0 && !get_bytes(&p, end, &op->props))) {
         return false;
     }
     *at = p;
+    *fields_of = f;
+    return true;
+}
+
+bool record_decode(const uint8_t **at, const uint8_t *end, struct store_op *op)
+{
+    const uint8_t *p = *at;
+    unsigned f;
+
+    if (!decode_head(&p, end, op, &f) || ((f & F_DATA) != 0 && !get_bytes(&p, end, &op->data))) {
+        return false;
+    }
+    *at = p;
+    return true;
+}
+
+bool record_decode_cut(const uint8_t *p, const uint8_t *end, struct store_op *op)
+{
+    uint64_t n;
+    unsigned f;
+
+    if (!decode_head(&p, end, op, &f) || (f & F_DATA) == 0 ||
+        !get_varint(&p, end, UINT32_MAX, &n)) {
+        return false;
+    }
+    op->data = (struct store_bytes){n <= (size_t)(end - p) ? p : NULL, (size_t)n};
     return true;
 }
 

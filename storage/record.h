@@ -24,6 +24,11 @@ uint8_t *record_encode(uint8_t *p, const struct store_op *op);
 bool record_decode(const uint8_t **p, const uint8_t *end, struct store_op *op)
     __attribute__((warn_unused_result));
 
+/* Likewise of bytes that may end within `data`: then data.p is NULL and data.n what it should be.
+ */
+bool record_decode_cut(const uint8_t *p, const uint8_t *end, struct store_op *op)
+    __attribute__((warn_unused_result));
+
 struct group {
     uint64_t number;  /* consecutive, from 1 */
     uint64_t free_id; /* store_first_free_id() as of this group */

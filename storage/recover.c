@@ -579,6 +579,42 @@ static int load_table(struct load *ld, MDB_dbi dbi, size_t key_n, enum store_op_
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+/* Large ones in their first piece only, where the caller can do without their bodies. */
+static int load_retained(struct load *ld)
+{
+    uint8_t k[OBJECT_KEY] = {0};
+    bool started = false;
+    MDB_cursor *cur;
+    int rc = mdb_cursor_open(ld->txn, ld->d->state.retained, &cur);
+
+    if (rc != 0) {
+        return rc;
+    }
+    while (rc == 0) {
+        MDB_val v;
+        size_t n;
+        struct store_op op;
+
+        rc = object_next_first(cur, k, RETAINED_KEY, &v, &n, &started);
+        if (rc != 0) {
+            break;
+        }
+        if (n > v.mv_size && ld->l->retained_cut > 0 && ld->l->retained != NULL &&
+            record_decode_cut(v.mv_data, (uint8_t *)v.mv_data + v.mv_size, &op) &&
+            op.data.n + op.props.n >= ld->l->retained_cut) {
+            op.expires_ms = recover_time(ld->d, op.expires_ms);
+            rc = ld->l->retained(ld->l->arg, &op) ? 0 : ENOMEM;
+            continue;
+        }
+        rc = object_rest(cur, k, RETAINED_KEY, v, n, &ld->tmp, &v);
+        if (rc == 0 && !load_op(ld, v, ST_RETAINED_PUT, &rc)) {
+            rc = ENOMEM;
+        }
+    }
+    mdb_cursor_close(cur);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static int load_inbound(struct load *ld)
 {
     MDB_cursor *cur;
@@ -642,7 +678,7 @@ enum store_rc recover_load(struct store *s, const struct store_load *l)
     rc = rc != 0 ? rc : load_table(&ld, d->state.subs, SUB_KEY, ST_SUB_PUT);
     rc = rc != 0 ? rc : load_inbound(&ld);
     rc = rc != 0 ? rc : load_table(&ld, d->state.wills, 8, ST_WILL_PUT);
-    rc = rc != 0 ? rc : load_table(&ld, d->state.retained, RETAINED_KEY, ST_RETAINED_PUT);
+    rc = rc != 0 ? rc : load_retained(&ld);
     mdb_txn_abort(ld.txn);
     scratch_free(&ld.tmp);
     return env_rc(rc);

@@ -264,8 +264,8 @@ int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn)
     return rc != 0 ? rc : del_pieces(txn, dbi, k, kn, 0, pieces_of(whole));
 }
 
-int object_next(MDB_cursor *cur, uint8_t *k, size_t kn, struct scratch *s, MDB_val *whole,
-                bool *started)
+int object_next_first(MDB_cursor *cur, uint8_t *k, size_t kn, MDB_val *first, size_t *whole_n,
+                      bool *started)
 {
     struct piece_key pk;
     MDB_val key = piece_key(&pk, k, kn, 0);
@@ -273,9 +273,15 @@ int object_next(MDB_cursor *cur, uint8_t *k, size_t kn, struct scratch *s, MDB_v
     int rc;
 
     rc = mdb_cursor_get(cur, &key, &v, *started ? MDB_NEXT : MDB_SET_RANGE);
+    if (rc == 0 && *started && key.mv_size == kn + 4 &&
+        get_be32((uint8_t *)key.mv_data + kn) != 0) {
+        /* Further pieces of the last one may fill many pages: not through, but over them. */
+        key = piece_key(&pk, k, kn, UINT32_MAX);
+        rc = mdb_cursor_get(cur, &key, &v, MDB_SET_RANGE);
+    }
     *started = true;
     while (rc == 0 && key.mv_size == kn + 4 && get_be32((uint8_t *)key.mv_data + kn) != 0) {
-        rc = mdb_cursor_get(cur, &key, &v, MDB_NEXT); /* further pieces of the last one */
+        rc = mdb_cursor_get(cur, &key, &v, MDB_NEXT); /* begun in the middle of one */
     }
     if (rc != 0) {
         return rc;
@@ -284,8 +290,27 @@ int object_next(MDB_cursor *cur, uint8_t *k, size_t kn, struct scratch *s, MDB_v
         return MDB_CORRUPTED;
     }
     memcpy(k, key.mv_data, kn);
-    return gather(mdb_cursor_txn(cur), mdb_cursor_dbi(cur), k, kn, v, get_le32(v.mv_data), s,
-                  whole);
+    *whole_n = get_le32(v.mv_data);
+    *first = (MDB_val){v.mv_size - LENGTH, (uint8_t *)v.mv_data + LENGTH};
+    return 0;
+}
+
+int object_rest(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val first, size_t whole_n,
+                struct scratch *s, MDB_val *whole)
+{
+    const MDB_val v = {first.mv_size + LENGTH, (uint8_t *)first.mv_data - LENGTH};
+
+    return gather(mdb_cursor_txn(cur), mdb_cursor_dbi(cur), k, kn, v, whole_n, s, whole);
+}
+
+int object_next(MDB_cursor *cur, uint8_t *k, size_t kn, struct scratch *s, MDB_val *whole,
+                bool *started)
+{
+    MDB_val first;
+    size_t n;
+    int rc = object_next_first(cur, k, kn, &first, &n, started);
+
+    return rc != 0 ? rc : object_rest(cur, k, kn, first, n, s, whole);
 }
 
 /* ---- names ---- */
@@ -421,6 +446,23 @@ int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, s
     struct named n = named_retained(s, name);
 
     return named_del(txn, &n, name, tmp);
+}
+
+int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp,
+                       struct store_op *op)
+{
+    struct named n = named_retained(s, name);
+    const uint8_t *p;
+    MDB_val whole;
+    int rc = named_find(txn, &n, name, tmp);
+
+    rc = rc != 0 ? rc : object_get(txn, n.dbi, n.k, n.kn, tmp, &whole);
+    if (rc != 0) {
+        return rc;
+    }
+    p = whole.mv_data;
+    return record_decode(&p, p + whole.mv_size, op) && op->kind == ST_RETAINED_PUT ? 0
+                                                                                   : MDB_CORRUPTED;
 }
 
 /* ---- sessions, bodies, queue ---- */

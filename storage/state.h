@@ -59,6 +59,12 @@ int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn);
  */
 int object_next(MDB_cursor *cur, uint8_t *k, size_t n, struct scratch *s, MDB_val *whole,
                 bool *started);
+/* Likewise, but only its first piece: whole_n bytes belong to it, of which *first has the first. */
+int object_next_first(MDB_cursor *cur, uint8_t *k, size_t n, MDB_val *first, size_t *whole_n,
+                      bool *started);
+/* The whole of the object that object_next_first() has found. */
+int object_rest(MDB_cursor *cur, const uint8_t *k, size_t n, MDB_val first, size_t whole_n,
+                struct scratch *s, MDB_val *whole);
 
 /* ---- subscriptions and retained messages: found by name ---- */
 
@@ -69,6 +75,9 @@ int state_sub_del(struct state *s, MDB_txn *txn, uint64_t session, struct store_
 int state_retained_put(struct state *s, MDB_txn *txn, const struct store_op *op,
                        struct scratch *tmp);
 int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp);
+/* Views in *op are valid until the transaction ends or writes, or the scratch is used again. */
+int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp,
+                       struct store_op *op);
 
 /* ---- sessions, bodies, queue ---- */
 

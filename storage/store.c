@@ -56,6 +56,19 @@ void store_page_free(struct store_page *p)
     p->n = 0;
 }
 
+enum store_rc store_fetch_retained(struct store *s, struct store_fetch *f)
+{
+    f->rc = ST_OK;
+    f->memory = NULL;
+    return s->ops->fetch == NULL ? ST_CLOSED : s->ops->fetch(s, f);
+}
+
+void store_fetch_free(struct store_fetch *f)
+{
+    free(f->memory);
+    f->memory = NULL;
+}
+
 enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_t cap)
 {
     if (s->ops->backup == NULL) {

@@ -170,6 +170,9 @@ struct store_load {
     bool (*inbound)(void *arg, uint64_t session, uint16_t packet_id);
     bool (*will)(void *arg, const struct store_op *will);         /* as ST_WILL_PUT had it */
     bool (*retained)(void *arg, const struct store_op *retained); /* as ST_RETAINED_PUT had it */
+    /* Retained messages with so many bytes of data and props may come with data.p NULL and data.n
+     * their number; then they are not read. 0: all come whole. */
+    uint64_t retained_cut;
 };
 enum store_rc store_load(struct store *s, const struct store_load *l)
     __attribute__((warn_unused_result));
@@ -206,6 +209,30 @@ struct store_page {
  */
 enum store_rc store_read(struct store *s, struct store_page *p) __attribute__((warn_unused_result));
 void store_page_free(struct store_page *p); /* the answer's memory; p itself is the caller's */
+
+/* A retained message as it stands in the store. */
+struct store_kept {
+    struct store_bytes name; /* the question; the caller's until done() */
+    bool found;
+    uint8_t flags; /* as ST_RETAINED_PUT had it, like the rest */
+    uint64_t seq;
+    int64_t expires_ms;
+    struct store_bytes data, props; /* valid until the fetch is freed */
+};
+
+/* Retained messages by their topics: request and answer in one. */
+struct store_fetch {
+    struct store_fetch *next;            /* the store's */
+    void (*done)(struct store_fetch *f); /* a thread of the store's; must only hand over */
+    struct store_kept *kept;             /* the caller's */
+    uint32_t n;
+    enum store_rc rc; /* the answer, with `found` and the rest of each */
+    void *memory;     /* owned by the fetch */
+};
+/* Sees all that was reported ST_OK before, and may see more. done() is called exactly once. */
+enum store_rc store_fetch_retained(struct store *s, struct store_fetch *f)
+    __attribute__((warn_unused_result));
+void store_fetch_free(struct store_fetch *f); /* the answer's memory; f itself is the caller's */
 
 /* Ends folding for a backup and goes on again; see noctule-store. */
 enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_t cap);

@@ -39,6 +39,13 @@ uint64_t mem_in_use(void)
     return mi.uordblks + mi.hblkhd;
 }
 
+void mem_give_back(void)
+{
+    if (mallctl != NULL) {
+        mallctl("arena.4096.decay", NULL, NULL, NULL, 0); /* 4096: all of them */
+    }
+}
+
 static uint64_t read_limit(const char *path)
 {
     char text[64] = "";

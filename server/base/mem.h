@@ -14,6 +14,10 @@
 /* Bytes allocated and not freed: from jemalloc, the sanitizer's or the C library's allocator. */
 uint64_t mem_in_use(void);
 
+/* Pages that have been free for a while go back to the system, also those of threads that sleep: once
+ * a second is enough. Does nothing where the allocator cannot. */
+void mem_give_back(void);
+
 /* Memory the process may have: the smaller of the machine's and its control group's (bytes). */
 uint64_t mem_available_to_process(void);
 

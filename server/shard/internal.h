@@ -619,6 +619,12 @@ void replay_forget(struct client *c); /* all of a session that ends */
 bool replay_run(struct shard *sh);    /* a slice; true: more to do */
 void replay_fini(struct shard *sh);
 
+/* kept.c: retained messages in the store */
+/* Whether the body leaves memory when the store has it. */
+bool kept_on_disk(const struct shard *sh, const struct message *m);
+/* For retained_on_expiry(), with the broker_shared: gone from the index, gone from the store. */
+void kept_expired(void *broker, struct message *m);
+
 /* will.c */
 struct will *will_create(const struct connect *c, const struct link *l);
 /* The properties of a publish or will that travel with the message, to out (room for p->raw.n);

@@ -27,6 +27,7 @@ struct restore {
     struct message **batch; /* retained, each with a reference of ours; RETAINED_BATCH of room */
     size_t nbatch;
     uint64_t last_retained;
+    uint64_t cut; /* retained messages with so many bytes stay on disk */
     uint64_t records, expected;
     int64_t told_ms;
 };
@@ -258,6 +259,23 @@ static bool flush_retained(struct restore *r)
     return ok;
 }
 
+/* Above the size that stays in memory, only a stub. */
+static struct message *retained_from(const struct restore *r, const struct store_op *op)
+{
+    const uint64_t body_n = (uint64_t)op->data.n + op->props.n;
+    struct message *m;
+
+    if (body_n < r->cut) {
+        return message_of(op);
+    }
+    m = message_create_stub(op->name.p, op->name.n, body_n);
+    if (m != NULL) {
+        m->qos = op->flags & 3;
+        m->expires_ms = op->expires_ms;
+    }
+    return m;
+}
+
 static bool add_retained(void *arg, const struct store_op *op)
 {
     struct restore *r = arg;
@@ -267,7 +285,7 @@ static bool add_retained(void *arg, const struct store_op *op)
     if (r->batch == NULL) {
         r->batch = malloc(RETAINED_BATCH * sizeof(struct message *));
     }
-    m = r->batch == NULL ? NULL : message_of(op);
+    m = r->batch == NULL ? NULL : retained_from(r, op);
     if (m == NULL) {
         return false;
     }
@@ -291,9 +309,13 @@ enum store_rc shards_restore(struct broker_shared *b, struct restored *out)
                               .inbound = add_inbound,
                               .will = add_will,
                               .retained = add_retained};
+    const struct config *cfg = atomic_load_explicit(&b->config, memory_order_acquire);
     enum store_rc rc;
 
     *out = (struct restored){0};
+    r.cut = cfg->retained_memory_size + 1;
+    load.retained_cut = r.cut;
+    retained_on_expiry(b->retained, kept_expired, b);
     rc = store_load(b->store, &load);
     if (r.batch != NULL && !flush_retained(&r) && rc == ST_OK) {
         rc = ST_NOMEM;

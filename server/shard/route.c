@@ -119,6 +119,7 @@ static void keep_retained(struct shard *sh, struct message *m)
         op->props = bytes_of(message_props(m), m->props_n);
         op->flags = m->qos;
         op->expires_ms = m->expires_ms;
+        t->retained = m->payload_n > 0 && kept_on_disk(sh, m);
     }
     ticket_finish(&t->part[0]);
 }

@@ -539,7 +539,8 @@ static bool is_quiet(const struct ticket_part *p)
     const struct ticket *t = p->ticket;
 
     return p->waiting == NULL && p->nlate == 0 &&
-           (p != &t->part[0] || (t->slot == NULL && t->slots == NULL && t->inbound == NULL));
+           (p != &t->part[0] ||
+            (t->slot == NULL && t->slots == NULL && t->inbound == NULL && !t->retained));
 }
 
 void ticket_finish(struct ticket_part *p)
@@ -770,6 +771,9 @@ static void origin_answered(struct shard *sh, struct ticket *t)
         struct in_id *e = idset_find(t->inbound, t->inbound_id);
         assert(e != NULL && e->ticket == t);
         e->ticket = NULL;
+    }
+    if (t->retained && t->rc == ST_OK) {
+        retained_move_out(sh->b->retained, t->part[0].msg);
     }
     if (t->slot != NULL) {
         slot_answered(sh, t->slot, t->rc);

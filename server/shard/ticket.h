@@ -75,6 +75,7 @@ struct ticket {
     struct ticket_slots *slots; /* more of them */
     struct idset *inbound;      /* whose entry `inbound_id` waits for this; NULL: none */
     uint16_t inbound_id;
+    bool retained;   /* its message is a retained one that need not stay in memory */
     bool is_held;    /* in the shard's list */
     uint32_t number; /* counts the shard's held tickets */
     int64_t held_ms; /* since when */

@@ -479,6 +479,60 @@ static void test_put_all(void)
     retained_destroy(r);
 }
 
+static void note_expired(void *arg, struct message *m)
+{
+    CU_ASSERT_EQUAL(m->expires_ms, 1000);
+    ++*(unsigned *)arg;
+}
+
+/* A stub stands for the whole: found, counted, replaced, expired alike. */
+static void test_stubs(void)
+{
+    struct retained *r = retained_create(4, 0, 2000, 1);
+    char big[501];
+    struct message *out[4];
+    struct retained_stats whole;
+    struct retained_stats st;
+    unsigned expired = 0;
+
+    UNIT_NEED(r != NULL);
+    memset(big, 'x', 500);
+    big[500] = '\0';
+    retained_on_expiry(r, note_expired, &expired);
+    CU_ASSERT_EQUAL(put(r, "s/1", big), RETAINED_SET);
+    CU_ASSERT_EQUAL(put_expiring(r, "s/2", big, 1000), RETAINED_SET);
+    retained_stats(r, &whole);
+    UNIT_NEED(replay(r, "s/#", 99, 0, 4, out, 4) == 2);
+    for (int i = 0; i < 2; i++) {
+        retained_move_out(r, out[i]);
+        CU_ASSERT(retained_is_current(r, out[i])); /* by number */
+        message_unref(out[i]);
+    }
+    retained_stats(r, &st);
+    CU_ASSERT(st.count == 2 && st.bytes == whole.bytes);
+    UNIT_NEED(replay(r, "s/#", 99, 0, 4, out, 4) == 2);
+    for (int i = 0; i < 2; i++) {
+        CU_ASSERT(out[i]->is_stub && out[i]->stub_n == 500 && out[i]->number > 0);
+        CU_ASSERT_EQUAL(out[i]->payload_n, 0);
+    }
+    CU_ASSERT_EQUAL(put(r, "s/1", "y"), RETAINED_CHANGED);
+    for (int i = 0; i < 2; i++) { /* one has been replaced: it is not moved out again */
+        const bool first = message_topic(out[i])[2] == '1';
+        CU_ASSERT_EQUAL(retained_is_current(r, out[i]), !first);
+        retained_move_out(r, out[i]);
+        message_unref(out[i]);
+    }
+    UNIT_NEED(replay(r, "s/1", 99, 0, 4, out, 4) == 1);
+    CU_ASSERT(!out[0]->is_stub && out[0]->payload_n == 1);
+    message_unref(out[0]);
+    CU_ASSERT_EQUAL(retained_expire(r, 1000, 10), 1);
+    CU_ASSERT_EQUAL(expired, 1);
+    CU_ASSERT_EQUAL(put(r, "s/1", ""), RETAINED_CLEARED);
+    retained_stats(r, &st);
+    CU_ASSERT(st.count == 0 && st.bytes == 0);
+    retained_destroy(r);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(set_change_clear)
@@ -491,4 +545,5 @@ UNIT_TESTS = {
     UNIT_TEST(writers_and_replays)
     UNIT_TEST(long_topics)
     UNIT_TEST(put_all)
+    UNIT_TEST(stubs)
 UNIT_TESTS_END

@@ -380,6 +380,111 @@ static void test_versions(void)
     tmpdir_remove(&t);
 }
 
+/* ---- retained messages ---- */
+
+struct fetch_wait {
+    struct store_fetch fetch;
+    _Atomic bool done;
+};
+
+static void fetch_done(struct store_fetch *f)
+{
+    atomic_store(&((struct fetch_wait *)f)->done, true);
+}
+
+/* Topics "r/0" ... "r/4": their bodies' sizes, their numbers; 0: not there. */
+static void expect_kept(struct store *s, const size_t *size, const uint64_t *seq)
+{
+    static const char names[5][4] = {"r/0", "r/1", "r/2", "r/3", "r/4"};
+    struct store_kept kept[5];
+    struct fetch_wait w = {.fetch = {.done = fetch_done, .kept = kept, .n = 5}};
+
+    for (int i = 0; i < 5; i++) {
+        kept[i] = (struct store_kept){.name = {names[i], 3}};
+    }
+    UNIT_NEED(store_fetch_retained(s, &w.fetch) == ST_OK);
+    while (!atomic_load(&w.done)) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    }
+    CU_ASSERT_EQUAL(w.fetch.rc, ST_OK);
+    for (int i = 0; i < 5; i++) {
+        CU_ASSERT_EQUAL(kept[i].found, seq[i] != 0);
+        if (kept[i].found) {
+            const char *p = kept[i].data.p;
+            CU_ASSERT(kept[i].seq == seq[i] && kept[i].data.n == size[i] && kept[i].flags == 1);
+            CU_ASSERT(kept[i].props.n == 2 && memcmp(kept[i].props.p, "pp", 2) == 0);
+            CU_ASSERT(kept[i].expires_ms == 0);
+            for (size_t at = 0; at < kept[i].data.n; at++) {
+                UNIT_NEED(p[at] == (char)('a' + i));
+            }
+        }
+    }
+    store_fetch_free(&w.fetch);
+}
+
+static void put_kept(struct store *s, int topic, size_t n, uint64_t seq)
+{
+    static char data[70000];
+    char name[4] = {'r', '/', (char)('0' + topic), '\0'};
+    struct store_op op = {.kind = n == 0 ? ST_RETAINED_DEL : ST_RETAINED_PUT,
+                          .flags = 1,
+                          .seq = seq,
+                          .name = {name, 3},
+                          .props = {"pp", 2},
+                          .data = {data, n}};
+
+    memset(data, 'a' + topic, n);
+    submit_ok(s, &op, 1);
+}
+
+struct cut_seen {
+    unsigned whole, cut;
+    size_t bytes;
+};
+
+static bool on_cut(void *arg, const struct store_op *op)
+{
+    struct cut_seen *seen = arg;
+
+    seen->whole += op->data.p != NULL;
+    seen->cut += op->data.p == NULL;
+    seen->bytes += op->data.n;
+    return true;
+}
+
+/* Bodies by topic, from the generation and from the tables, the newest wins; and a load without
+ * them. */
+static void test_retained_bodies(void)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    struct cut_seen seen = {0};
+    const struct store_load l = {.arg = &seen, .retained = on_cut, .retained_cut = 1000};
+
+    tmpdir_make(&t);
+    o = small(&t);
+    s = open_it(&o);
+    for (int i = 0; i < 4; i++) {
+        put_kept(s, i, i == 0 ? 10 : (size_t)i * 20000, (uint64_t)i + 1);
+    }
+    expect_kept(s, (size_t[]){10, 20000, 40000, 60000, 0}, (uint64_t[]){1, 2, 3, 4, 0});
+    store_close(&s);
+    s = open_it(&o);
+    CU_ASSERT_EQUAL(store_load(s, &l), ST_OK);
+    CU_ASSERT(seen.whole == 1 && seen.cut == 3 && seen.bytes == 120010);
+    expect_kept(s, (size_t[]){10, 20000, 40000, 60000, 0}, (uint64_t[]){1, 2, 3, 4, 0});
+    put_kept(s, 1, 0, 5);
+    put_kept(s, 2, 100, 6);
+    put_kept(s, 4, 3000, 7);
+    expect_kept(s, (size_t[]){10, 0, 100, 60000, 3000}, (uint64_t[]){1, 0, 6, 4, 7});
+    store_close(&s);
+    s = open_it(&o);
+    expect_kept(s, (size_t[]){10, 0, 100, 60000, 3000}, (uint64_t[]){1, 0, 6, 4, 7});
+    store_close(&s);
+    tmpdir_remove(&t);
+}
+
 /* What everything vanished of is answered without a commit. */
 static void test_no_commit_for_nothing(void)
 {
@@ -565,6 +670,7 @@ UNIT_TESTS = {
     UNIT_TEST(session_end)
     UNIT_TEST(session_end_later)
     UNIT_TEST(versions)
+    UNIT_TEST(retained_bodies)
     UNIT_TEST(no_commit_for_nothing)
     UNIT_TEST(queues_stay_on_disk)
     UNIT_TEST(clocks)
