@@ -193,9 +193,17 @@ static struct gen_entry *entry_need(struct gen_entries *e, uint64_t seq, bool *m
 
 static struct gen_entry *born_here(struct gen_session *s, uint64_t seq)
 {
-    const uint32_t at = gen_lower(&s->puts, seq);
+    struct gen_entries *e = &s->puts;
+    uint32_t at = e->hint;
 
-    return at < s->puts.n && s->puts.v[at].seq == seq ? &s->puts.v[at] : NULL;
+    if (at >= e->n || e->v[at].seq != seq) {
+        at = gen_lower(e, seq);
+        if (at == e->n || e->v[at].seq != seq) {
+            return NULL;
+        }
+    }
+    e->hint = at + 1;
+    return &e->v[at];
 }
 
 static bool add_put(struct gen_session *s, const struct store_op *op, struct gen_body *last,
@@ -337,15 +345,16 @@ bool gen_find_retained(const struct gen *g, struct store_bytes name, struct gen_
 {
     const struct store_op op = {.kind = ST_RETAINED_PUT, .name = name};
     const uint64_t hash = XXH3_64bits(name.p, name.n);
+    const uint32_t tag = named_tag(op.kind, 0, hash);
     const uint32_t mask = g->named_cap - 1;
     const struct gen_named *n = NULL;
 
     if (g->named_cap == 0) {
         return false;
     }
-    for (uint32_t at = (uint32_t)named_hash(op.kind, 0, hash) & mask; (n = g->named[at]) != NULL;
-         at = (at + 1) & mask) {
-        if (n->kind == op.kind && n->hash == hash && same_name(n, &op)) {
+    for (uint32_t at = tag & mask; (n = g->named[at]) != NULL; at = (at + 1) & mask) {
+        if (g->named_tags[at] == tag && n->kind == op.kind && n->hash == hash &&
+            same_name(n, &op)) {
             *out = *n;
             return true;
         }
@@ -501,7 +510,9 @@ static void look_ahead(const struct gen *g, const struct gen_op *ops, uint32_t i
     if (i + AHEAD < n) {
         slot = &g->sessions[(uint32_t)mix(ops[i + AHEAD].op->session) & mask];
         if (slot->s != NULL && slot->s->puts.n > 0) {
-            __builtin_prefetch(&slot->s->puts.v[slot->s->puts.n - 1]);
+            const struct gen_entries *e = &slot->s->puts;
+            const bool del = ops[i + AHEAD].op->kind == ST_ENTRY_DEL && e->hint < e->n;
+            __builtin_prefetch(&e->v[del ? e->hint : e->n - 1]);
         }
     }
 }

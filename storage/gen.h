@@ -43,6 +43,7 @@ struct gen_entry {
 struct gen_entries { /* in the order of seq */
     struct gen_entry *v;
     uint32_t n, cap;
+    uint32_t hint; /* behind the one that was found last: queues are emptied in their order */
 };
 
 /* An operation of a group, and where its record begins in the group's buffer. */
