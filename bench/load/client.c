@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "bench/load/extras.h"
+#include "bench/load/plain.h"
 #include "server/codec/ack.h"
 #include "server/codec/frame.h"
 
@@ -168,10 +169,16 @@ static void put_number(const struct stream *s, uint8_t *name, uint64_t seq)
     }
 }
 
+/* The message's place in .topics. A division is dear, and most streams have one topic. */
+static uint32_t name_of(const struct stream *s, uint64_t seq)
+{
+    return s->numbers.places > 0 || s->topics_n == 1 ? 0 : (uint32_t)(seq % s->topics_n);
+}
+
 struct span stream_topic_of(struct stream *s, uint64_t seq)
 {
     if (s->numbers.places == 0) {
-        return s->topics[seq % s->topics_n].name;
+        return s->topics[name_of(s, seq)].name;
     }
     put_number(s, s->topics[0].heads[HEAD_PLAIN].p + s->numbers.name_at, seq);
     return s->topics[0].name;
@@ -222,7 +229,7 @@ static uint16_t id_of(uint64_t seq)
 static const struct stream_head *head_of(struct client *c, uint64_t seq)
 {
     struct stream *s = &c->stream;
-    uint32_t at = s->numbers.places > 0 ? 0 : (uint32_t)(seq % s->topics_n);
+    uint32_t at = name_of(s, seq);
     struct stream_topic *t = &s->topics[at];
 
     if (at >= s->aliases || at >= c->alias_max) {
@@ -341,32 +348,40 @@ static bool take_id(struct client *c, uint16_t id)
     return true;
 }
 
-static void on_publish(struct client *c, const struct frame *f)
+static void take_message(struct client *c, const struct publish *m)
+{
+    c->received_n++;
+    if (m->qos == 2 && !take_id(c, m->packet_id)) {
+        c->repeats++;
+        if (!m->dup) {
+            wrong(c, "packet identifier used again before PUBREL, without DUP");
+        }
+    } else {
+        c->ops->message(c, m);
+    }
+    if (m->qos > 0 && c->conn.fd >= 0) {
+        put_ack(c, m->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, m->packet_id);
+    }
+}
+
+/* plain: zeroed once for all packets of a read. */
+static void on_publish(struct client *c, const struct frame *f, struct publish *plain)
 {
     struct publish m;
     const char *why = NULL;
 
-    if (publish_decode(&m, f->body, f->flags, c->version, true, &why) != DEC_OK) {
-        wrong(c, why);
+    if (plain_publish(plain, f, c->version)) {
+        take_message(c, plain);
         return;
     }
-    why = alias_resolve(&c->aliases, &m);
+    if (publish_decode(&m, f->body, f->flags, c->version, true, &why) == DEC_OK) {
+        why = alias_resolve(&c->aliases, &m);
+    }
     if (why != NULL) {
         wrong(c, why);
         return;
     }
-    c->received_n++;
-    if (m.qos == 2 && !take_id(c, m.packet_id)) {
-        c->repeats++;
-        if (!m.dup) {
-            wrong(c, "packet identifier used again before PUBREL, without DUP");
-        }
-    } else {
-        c->ops->message(c, &m);
-    }
-    if (m.qos > 0 && c->conn.fd >= 0) {
-        put_ack(c, m.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, m.packet_id);
-    }
+    take_message(c, &m);
 }
 
 static void on_pubrel(struct client *c, uint16_t id)
@@ -407,11 +422,28 @@ static void on_done(struct client *c, uint8_t qos, uint16_t id)
     c->ops->acked(c);
 }
 
+static void act_on_ack(struct client *c, enum mqtt_type type, uint16_t id)
+{
+    if (type == MQTT_PUBREC) {
+        on_pubrec(c, id);
+    } else if (type == MQTT_PUBREL) {
+        on_pubrel(c, id);
+    } else {
+        on_done(c, type == MQTT_PUBCOMP ? 2 : 1, id);
+    }
+}
+
 static void on_ack(struct client *c, const struct frame *f)
 {
     struct ack a;
     const char *why = NULL;
 
+    /* The usual one: an identifier, and success. */
+    if (f->body.n == 2 && plain_u16(f->body.p) != 0 &&
+        f->flags == (f->type == MQTT_PUBREL ? 2u : 0u)) {
+        act_on_ack(c, f->type, plain_u16(f->body.p));
+        return;
+    }
     if (ack_decode(&a, f->body, f->type, c->version, &why) != DEC_OK) {
         wrong(c, why);
         return;
@@ -422,13 +454,7 @@ static void on_ack(struct client *c, const struct frame *f)
         !(f->type == MQTT_PUBCOMP && a.reason == RC_PACKET_ID_NOT_FOUND && c->stream.resumes > 0)) {
         wrong(c, "acknowledgement with an error");
     }
-    if (f->type == MQTT_PUBREC) {
-        on_pubrec(c, a.packet_id);
-    } else if (f->type == MQTT_PUBREL) {
-        on_pubrel(c, a.packet_id);
-    } else {
-        on_done(c, f->type == MQTT_PUBCOMP ? 2 : 1, a.packet_id);
-    }
+    act_on_ack(c, f->type, a.packet_id);
 }
 
 /* What the broker takes on this connection; no alias of an earlier one holds. */
@@ -520,11 +546,11 @@ static void on_disconnect(struct client *c, const struct frame *f)
     }
 }
 
-static void on_packet(struct client *c, const struct frame *f)
+static void on_packet(struct client *c, const struct frame *f, struct publish *plain)
 {
     switch (f->type) {
     case MQTT_PUBLISH:
-        on_publish(c, f);
+        on_publish(c, f, plain);
         return;
     case MQTT_PUBACK:
     case MQTT_PUBREC:
@@ -562,6 +588,7 @@ static size_t on_bytes(struct conn *conn, struct span in)
 {
     struct client *c = (struct client *)conn;
     size_t used = 0;
+    struct publish plain = {.qos = 0};
     struct frame f;
     const char *why = NULL;
 
@@ -576,7 +603,7 @@ static size_t on_bytes(struct conn *conn, struct span in)
             wrong(c, why != NULL ? why : "malformed packet");
             return in.n;
         }
-        on_packet(c, &f);
+        on_packet(c, &f, &plain);
         used += f.total;
     }
     return used;
