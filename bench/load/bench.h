@@ -51,6 +51,7 @@ struct run {
     uint32_t meetings;      /* of the crew that this worker was at */
     uint32_t first_client;  /* added to the numbers in client ids */
     struct progress progress;
+    uint64_t answers; /* calls of herd_up() */
     char notes[4096]; /* scenario's own figures, as JSON members: ,"name":1 */
 };
 

@@ -66,9 +66,17 @@ void crew_meet(struct run *run)
 
 void crew_tell(struct run *run)
 {
-    if (run->crew != NULL && run->progress.count != NULL) {
-        atomic_store_explicit(&run->crew->workers[run->worker].count, *run->progress.count,
+    struct crew *crew = run->crew;
+
+    if (crew == NULL) {
+        return;
+    }
+    if (run->progress.count != NULL) {
+        atomic_store_explicit(&crew->workers[run->worker].count, *run->progress.count,
                               memory_order_relaxed);
+    }
+    if (run->r.failures == 0 && atomic_load(&crew->failed)) {
+        run_fail(run, "worker %u gives up: another one failed", run->worker);
     }
 }
 

@@ -25,7 +25,8 @@ void crew_run(struct run *run, const struct scenario *s);
 
 /* Turns the loop until all workers are here. */
 void crew_meet(struct run *run);
-/* Tells the parent how far this worker is, for the progress line. */
+/* At each turn: tells the parent how far this worker is, for the progress line; and gives up, as a
+ * failure, when another worker has failed. */
 void crew_tell(struct run *run);
 
 /* --- a fanout: worker 0 publishes --- */

@@ -89,6 +89,7 @@ static void session_connected(struct client *c, bool session_present)
 
 static void session_subscribed(struct client *c)
 {
+    run_event(herd_run(c));
     subscribe_more(durable_of_session(c), c);
 }
 

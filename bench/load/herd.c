@@ -101,6 +101,7 @@ void herd_fini(struct herd *h)
 void herd_up(struct herd *h)
 {
     h->up++;
+    h->run->answers++;
     run_event(h->run);
 }
 
@@ -109,6 +110,9 @@ void herd_connect(struct herd *h)
     struct run *run = h->run;
 
     run->last_event_ns = run->loop.now_ns = clock_ns();
+    if (run->progress.count == NULL) {
+        progress_phase(&run->progress, "connecting", "connections", &run->answers);
+    }
     while (h->up < h->n) {
         while (h->opened < h->n && h->opened - h->up < AT_ONCE) {
             if (!client_open(&h->clients[h->opened], &run->loop, &run->address)) {

@@ -117,6 +117,7 @@ static void subscribe_more(struct wild *w, struct client *c)
         filter_name(w, text[n], w->filters[w->next[at]++]);
         filters[n] = text[n];
     }
+    herd_run(c)->r.done += n;
     if (n == 0) {
         herd_up(c->owner);
     } else {
@@ -133,6 +134,7 @@ static void receiver_connected(struct client *c, bool session_present)
 
 static void receiver_subscribed(struct client *c)
 {
+    run_event(herd_run(c));
     subscribe_more(wild_of_receiver(c), c);
 }
 
@@ -256,6 +258,7 @@ static void subscribe_all(struct wild *w, struct run *run)
 
     loop_linger(&run->loop, 300); /* what the connections leave behind is not the subscriptions' */
     w->receivers.up = 0;
+    progress_phase(&run->progress, "subscribing", "filters", &run->r.done);
     phase_begin(&ph, run);
     for (uint32_t i = 0; i < w->receivers.n; i++) {
         subscribe_more(w, &w->receivers.clients[i]);

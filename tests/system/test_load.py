@@ -458,6 +458,22 @@ class Workers(LoadTest):
         self.assertRegex(got["complaints"], r"number \d+ came, \d+ expected")
 
 
+    def test_a_dead_worker_is_found(self):
+        with Broker(self.config, args=()) as b:
+            bench = subprocess.Popen([BENCH, "p2p", "--port", str(b.port), "--clients", "4", "--workers", "2",
+                                      "--seconds", str(20 * SLOW)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            time.sleep(0.5 * SLOW)
+            with open("/proc/%d/task/%d/children" % (bench.pid, bench.pid)) as f:
+                children = f.read().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+            begin = time.monotonic()
+            _, complaints = bench.communicate()
+        self.assertLess(time.monotonic() - begin, 10 * SLOW)
+        self.assertEqual((bench.returncode, len(children)), (1, 2))
+        self.assertIn(b"worker 0 ended early", complaints)
+        self.assertIn(b"worker 1 gives up", complaints)
+
+
 class Usage(LoadTest):
     def run_bench(self, *args, **more):
         return subprocess.run([BENCH] + list(args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, **more)
