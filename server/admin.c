@@ -18,10 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PREFIX      "$SYS/broker/"
-#define TOPIC_MAX   80
-#define TEXT_MAX    48
-#define HOW_MANY(a) (sizeof(a) / sizeof((a)[0]))
+#define PREFIX          "$SYS/broker/"
+#define TOPIC_MAX       80
+#define TEXT_MAX        48
+#define HOW_MANY(a)     (sizeof(a) / sizeof((a)[0]))
+#define HISTOGRAM       "noctule/store/commit/below_us/" /* upper bounds, powers of two */
+#define HISTOGRAM_FIRST 6u /* buckets that the first topic sums up: 64 us */
+#define HISTOGRAM_ROWS  (STORE_BUCKETS + 1 - HISTOGRAM_FIRST)
 
 struct shown {
     char text[TEXT_MAX]; /* as last published; "": never */
@@ -38,8 +41,9 @@ struct admin {
     struct store_stats store;          /* of this round; zero without persistence */
     uint64_t commit_us[STORE_BUCKETS]; /* histogram of the commits before this round */
     int64_t commit_p50, commit_p99;    /* us, of the last round in which there were commits */
-    uint64_t sum[METRIC_NR];           /* of this round, all threads */
-    uint64_t connects;                 /* CONNECT packets */
+    uint64_t commits, commit_records, commit_messages; /* of that round */
+    uint64_t sum[METRIC_NR];                           /* of this round, all threads */
+    uint64_t connects;                                 /* CONNECT packets */
     struct load_average *loads;
     struct shown *shown;
 };
@@ -166,6 +170,27 @@ static int64_t store_fold_us(const struct admin *a)
     return (int64_t)a->store.fold_us;
 }
 
+static int64_t store_oldest(const struct admin *a)
+{
+    return (int64_t)a->store.oldest_s;
+}
+
+/* Of the commits of the last round in which there were any. */
+static void per_commit(const struct admin *a, double what, char *text)
+{
+    snprintf(text, TEXT_MAX, "%.2f", a->commits == 0 ? 0 : what / (double)a->commits);
+}
+
+static void records_per_commit(const struct admin *a, char *text)
+{
+    per_commit(a, (double)a->commit_records, text);
+}
+
+static void messages_per_commit(const struct admin *a, char *text)
+{
+    per_commit(a, (double)a->commit_messages, text);
+}
+
 static int64_t store_commit_p50(const struct admin *a)
 {
     return a->commit_p50;
@@ -270,6 +295,9 @@ static const struct row store_rows[] = {
     FROM_NUMBER("noctule/store/commits", store_commits, "commits to the journal"),
     FROM_NUMBER("noctule/store/records", store_records, "records in those"),
     FROM_NUMBER("noctule/store/messages", store_messages, "messages handed to the store"),
+    FROM_NUMBER("noctule/store/oldest", store_oldest, "age of the oldest queued message, seconds"),
+    FROM_TEXT("noctule/store/commit/records", records_per_commit, "records in a commit"),
+    FROM_TEXT("noctule/store/commit/messages", messages_per_commit, "messages in a commit"),
     FROM_NUMBER("noctule/store/annihilated", store_annihilated, "gone before they were written"),
     FROM_NUMBER("noctule/store/pending", store_pending, "units waiting for their commit"),
     FROM_NUMBER("noctule/store/commit/p50_us", store_commit_p50, "half of the commits took less"),
@@ -296,7 +324,8 @@ static const struct row loads[] = {
 };
 /* clang-format on */
 
-#define TOPICS (HOW_MANY(rows) + HOW_MANY(store_rows) + HOW_MANY(loads) * LOAD_WINDOWS)
+#define TOPICS                                                                                     \
+    (HOW_MANY(rows) + HOW_MANY(store_rows) + HISTOGRAM_ROWS + HOW_MANY(loads) * LOAD_WINDOWS)
 _Static_assert(TOPICS <= ADMIN_TOPICS_MAX, "the retained index has room for them");
 _Static_assert(sizeof(struct message) + TOPIC_MAX + TEXT_MAX <= ADMIN_TOPIC_BYTES, "in bytes, too");
 
@@ -327,6 +356,7 @@ static int64_t percentile(const uint64_t *counts, uint64_t total, unsigned perce
 
 static void read_store(struct admin *a)
 {
+    const struct store_stats was = a->store;
     uint64_t counts[STORE_BUCKETS];
     uint64_t total = 0;
 
@@ -339,6 +369,9 @@ static void read_store(struct admin *a)
     if (total > 0) {
         a->commit_p50 = percentile(counts, total, 50);
         a->commit_p99 = percentile(counts, total, 99);
+        a->commits = a->store.commits - was.commits;
+        a->commit_records = a->store.records - was.records;
+        a->commit_messages = a->store.ops[ST_BODY_PUT] - was.ops[ST_BODY_PUT];
     }
 }
 
@@ -409,9 +442,33 @@ static void publish_rows(struct admin *a, const struct row *r, size_t n, struct 
     }
 }
 
-static void publish_loads(struct admin *a)
+/* How many commits took less than so many us, ever; the last bucket has no upper bound. */
+static void publish_histogram(struct admin *a)
 {
     struct shown *s = a->shown + HOW_MANY(rows) + HOW_MANY(store_rows);
+    uint64_t below = 0;
+
+    for (unsigned i = 0; i < STORE_BUCKETS; i++) {
+        char topic[TOPIC_MAX];
+        char text[TEXT_MAX];
+
+        below += a->store.commit_us[i];
+        if (i + 1 < HISTOGRAM_FIRST) {
+            continue;
+        }
+        if (i + 1 == STORE_BUCKETS) {
+            snprintf(topic, sizeof(topic), PREFIX HISTOGRAM "all");
+        } else {
+            snprintf(topic, sizeof(topic), PREFIX HISTOGRAM "%llu", 2ull << i);
+        }
+        snprintf(text, sizeof(text), "%" PRIu64, below);
+        publish(a, s++, topic, text);
+    }
+}
+
+static void publish_loads(struct admin *a)
+{
+    struct shown *s = a->shown + HOW_MANY(rows) + HOW_MANY(store_rows) + HISTOGRAM_ROWS;
 
     for (size_t i = 0; i < HOW_MANY(loads); i++) {
         for (unsigned w = 0; w < LOAD_WINDOWS; w++) {
@@ -478,6 +535,7 @@ void admin_run(struct admin *a, uint64_t in_use)
     publish_rows(a, rows, HOW_MANY(rows), a->shown);
     if (store_keeps(a->env.shared->store)) {
         publish_rows(a, store_rows, HOW_MANY(store_rows), a->shown + HOW_MANY(rows));
+        publish_histogram(a);
     }
     publish_loads(a);
     a->next_ms = now_ms + interval_ms;

@@ -281,6 +281,7 @@ struct sink {
     uint8_t *start, *p;
     struct gen_op *left;
     uint32_t records;
+    uint32_t now_s; /* wall clock: when the bodies were published */
     int64_t clock;
 };
 
@@ -289,9 +290,10 @@ static void emit(struct sink *s, const struct store_op *op)
     struct store_op copy;
 
     s->left[s->records++] = (struct gen_op){op, (uint32_t)(s->p - s->start)};
-    if (op->expires_ms != 0) {
+    if (op->expires_ms != 0 || op->kind == ST_BODY_PUT) {
         copy = *op;
         copy.expires_ms = gen_time(op->expires_ms, s->clock);
+        copy.number = op->kind == ST_BODY_PUT ? s->now_s : op->number;
         op = &copy;
     }
     s->p = record_encode(s->p, op);
@@ -336,7 +338,7 @@ static bool seal_room(struct batch *b)
 
 enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t **buf)
 {
-    struct sink s = {.clock = clock};
+    struct sink s = {.now_s = (uint32_t)(g->wall_ms / 1000), .clock = clock};
 
     *buf = NULL;
     g->records = 0;

@@ -243,15 +243,39 @@ static const char *trouble_op(const struct store *s)
     return "";
 }
 
+/* in_gens: of what is not folded; 0: none. */
+static void oldest_message(struct durable *d, uint32_t in_gens, struct store_stats *out)
+{
+    const int64_t now_s = (d->o.boot_ms() + d->clock) / 1000;
+    uint32_t oldest = in_gens;
+    uint32_t in_state;
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn);
+
+    if (rc == 0) {
+        rc = state_oldest_s(&d->state, txn, &in_state);
+        mdb_txn_abort(txn);
+    }
+    if (rc == 0) {
+        in_state = in_state == 0 ? d->opened_s : in_state;
+        oldest = oldest == 0 || in_state < oldest ? in_state : oldest;
+    }
+    out->has_oldest = oldest != 0;
+    out->oldest_s = oldest != 0 && now_s > oldest ? (uint64_t)(now_s - oldest) : 0;
+}
+
 static void durable_stats(struct store *s, struct store_stats *out)
 {
     struct durable *d = (struct durable *)s;
     uint64_t bytes;
     uint64_t records;
+    uint32_t oldest;
 
     pthread_mutex_lock(&d->gens_lock);
     bytes = d->cur->bytes + (d->folding == NULL ? 0 : d->folding->bytes);
     records = d->cur->records + (d->folding == NULL ? 0 : d->folding->records);
+    oldest = d->folding == NULL ? 0 : d->folding_oldest_s;
+    oldest = oldest == 0 ? gen_oldest_s(d->cur) : oldest;
     pthread_mutex_unlock(&d->gens_lock);
     pthread_mutex_lock(&d->stats_lock);
     *out = d->stats;
@@ -261,6 +285,7 @@ static void durable_stats(struct store *s, struct store_stats *out)
     out->pending = atomic_load_explicit(&d->pending, memory_order_acquire);
     out->health = durable_health(d);
     out->refusing = out->health != ST_OK;
+    oldest_message(d, oldest, out);
 }
 
 static const struct store_ops durable_ops = {

@@ -38,6 +38,7 @@ struct durable {
     int64_t clock;
     int64_t crash_ms; /* wall clock: when the last run ended, for sessions that were connected */
     uint64_t first_free_id;
+    uint32_t opened_s; /* wall clock: stands for times that version 1 did not keep */
     /* Until the threads run: how far the recovery is. */
     uint64_t recovered;
     int64_t told_us;
@@ -58,9 +59,10 @@ struct durable {
     pthread_mutex_t gens_lock;
     pthread_cond_t fold_wake; /* for the fold thread */
     struct gen *cur, *folding;
-    uint32_t slice;       /* operations in a transaction of a fold; fewer when room is short */
-    uint64_t trim_to;     /* journal keys below belong to folded groups */
-    unsigned fold_paused; /* backups under way */
+    uint32_t slice;            /* operations in a transaction of a fold; fewer when room is short */
+    uint64_t trim_to;          /* journal keys below belong to folded groups */
+    uint32_t folding_oldest_s; /* gen_oldest_s() of `folding`, before it was frozen */
+    unsigned fold_paused;      /* backups under way */
     bool fold_busy;
     bool fold_stop;  /* fold what is there, then end */
     bool fold_force; /* fold what is there now */

@@ -485,19 +485,20 @@ static int put_entry(struct fold *f, struct session_head *h, MDB_val *key,
         .body = e->body,
         .expires_ms = e->expires_ms,
         .number = e->number,
+        .group = e->group,
         .size = e->born == NULL ? 0 : e->born->size,
         .packet_id = e->packet_id,
         .flags = e->flags,
         .step = e->step,
     };
     uint8_t b[ENTRY_VALUE];
-    MDB_val val = {sizeof(b), b};
+    const size_t n = queue_value_put(b, &v);
+    MDB_val val = {n, b};
     int rc;
 
-    queue_value_put(b, &v);
     rc = mdb_cursor_put(f->queue, key, &val, MDB_NOOVERWRITE);
     if (rc == MDB_KEYEXIST) { /* an interrupted fold has put it; all but the counts is absolute */
-        val = (MDB_val){sizeof(b), b};
+        val = (MDB_val){n, b};
         return mdb_cursor_put(f->queue, key, &val, 0);
     }
     if (rc == 0) {
@@ -530,7 +531,7 @@ static int step_entry(struct fold *f, MDB_val *key, const struct gen_entry *e)
 {
     struct queue_value v;
     uint8_t b[ENTRY_VALUE];
-    MDB_val val = {sizeof(b), b};
+    MDB_val val;
     int rc = get_entry(f, key, &v);
 
     if (rc != 0) {
@@ -538,7 +539,7 @@ static int step_entry(struct fold *f, MDB_val *key, const struct gen_entry *e)
     }
     v.packet_id = e->packet_id;
     v.step = e->step;
-    queue_value_put(b, &v);
+    val = (MDB_val){queue_value_put(b, &v), b};
     return mdb_cursor_put(f->queue, key, &val, 0);
 }
 
@@ -720,16 +721,13 @@ static int remove_entries(struct fold *f, uint64_t session, struct session_head 
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* From here on only its entries are left; a program that does not know that must not read them. */
+/* From here on only its entries are left. */
 static int mark_ended(struct fold *f, uint64_t session, struct session_head *h)
 {
-    uint8_t version[4];
     int rc;
 
     h->next_seq = 0;
     rc = put_head(f, session, h);
-    put_le32(version, STORE_VERSION);
-    rc = rc != 0 ? rc : meta_put(f->txn, f->s->meta, "version", version, sizeof(version));
     if (rc == 0) {
         durable_sweep_later(f->d, session);
     }
@@ -908,6 +906,9 @@ static int fold_all(struct fold *f, struct gen_session **v)
     if (rc == 0) {
         rc = meta_put_u64(f->txn, f->s->meta, "folding", f->g->last);
     }
+    if (rc == 0 && f->s->old) { /* a program that does not know what follows must not read it */
+        rc = meta_put_version(f->txn, f->s->meta);
+    }
     if (rc == 0) {
         rc = each_session(f, v, put_session);
     }
@@ -934,6 +935,8 @@ int fold_generation(struct durable *d, struct gen *g)
     struct fold f = {.d = d, .s = &d->state, .g = g, .removable = d->o.fold_slice};
     struct gen_session **v = sorted_sessions(g);
     int rc = v == NULL ? ENOMEM : fold_all(&f, v);
+
+    d->state.old = d->state.old && rc != 0;
 
     if (f.txn != NULL) {
         mdb_txn_abort(f.txn);
@@ -1008,6 +1011,7 @@ static bool fold_once(struct durable *d)
         return !d->fold_stop;
     }
     d->folding = d->cur;
+    d->folding_oldest_s = gen_oldest_s(d->cur);
     d->cur = next;
     d->fold_force = false;
     d->fold_busy = true;

@@ -10,7 +10,7 @@
 #define CHUNK 65536u
 
 struct gen_chunk {
-    struct gen_chunk *next;
+    struct gen_chunk *next, *newer;
     size_t used; /* bytes of data */
     _Alignas(16) uint8_t data[];
 };
@@ -27,6 +27,9 @@ static void *chunk_alloc(struct gen_chunk **list, size_t size)
             return NULL;
         }
         c->next = *list;
+        if (c->next != NULL) {
+            c->next->newer = c;
+        }
         *list = c;
     }
     p = c->data + c->used;
@@ -219,6 +222,7 @@ static bool add_put(struct gen_session *s, const struct store_op *op, struct gen
     e->body = op->body;
     e->expires_ms = gen_time(op->expires_ms, clock);
     e->number = op->number;
+    e->group = op->group;
     e->packet_id = op->packet_id;
     e->flags = op->flags;
     e->born = last != NULL && last->id == op->body ? last : NULL;
@@ -372,6 +376,7 @@ static struct gen_body *add_body(struct gen *g, const struct store_op *op, const
     if (b != NULL) {
         *b = (struct gen_body){.id = op->body, .record = record, .end = end, .size = body_size(op)};
         g->nbodies++;
+        g->oldest = g->oldest == NULL ? g->bodies : g->oldest;
     }
     return b;
 }
@@ -589,6 +594,29 @@ enum gen_rc gen_add_ops(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_k
     rc = add_ops(g, buf, n, ops, group.records, clock);
     g->partial = rc != GEN_OK;
     return rc;
+}
+
+/* A body without entries gets none any more, so that nobody has to look at it again. */
+uint32_t gen_oldest_s(struct gen *g)
+{
+    while (g->oldest != NULL) {
+        for (; g->oldest_at < g->oldest->used; g->oldest_at += sizeof(struct gen_body)) {
+            const struct gen_body *b =
+                (const struct gen_body *)(const void *)(g->oldest->data + g->oldest_at);
+            const uint8_t *p = b->record;
+            struct store_op op;
+
+            if (b->live > 0) {
+                return record_decode(&p, b->end, &op) ? op.number : 0;
+            }
+        }
+        if (g->oldest->newer == NULL) {
+            break;
+        }
+        g->oldest = g->oldest->newer;
+        g->oldest_at = 0;
+    }
+    return 0;
 }
 
 void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg)

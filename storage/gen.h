@@ -34,6 +34,7 @@ struct gen_entry {
     int64_t expires_ms;    /* wall clock */
     struct gen_body *born; /* GEN_PUT: the body that came with it, or NULL */
     uint32_t number;
+    uint32_t group;
     uint16_t packet_id;
     uint8_t flags, step;
     uint8_t what; /* GEN_STEP, GEN_DEL: of an entry of an older generation */
@@ -94,7 +95,9 @@ struct gen {
     uint32_t nnamed, named_cap;
     uint32_t nbodies;
     struct gen_chunk *bodies; /* the newest first */
-    struct gen_chunk *pool;   /* of sessions and named */
+    struct gen_chunk *oldest; /* bodies before this chunk's `oldest_at` have no entries any more */
+    size_t oldest_at;
+    struct gen_chunk *pool; /* of sessions and named */
     uint8_t **groups;
     uint32_t ngroups, groups_cap;
 };
@@ -131,6 +134,9 @@ const struct gen_session *gen_find(const struct gen *g, uint64_t session);
 bool gen_find_retained(const struct gen *g, struct store_bytes name, struct gen_named *out);
 /* Position of the first entry with this seq or above; e->n if there is none. */
 uint32_t gen_lower(const struct gen_entries *e, uint64_t seq);
+/* When the oldest body that has entries was published, wall clock s; 0: there is none. Not of a
+ * frozen one. */
+uint32_t gen_oldest_s(struct gen *g);
 /* Calls fn for every body. */
 void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg);
 

@@ -80,6 +80,9 @@ int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t t
     rc = mdb_cursor_open(txn, j->log, &cur);
     if (rc == 0) {
         rc = append_pieces(cur, j->next_key, group, n);
+        if (rc == 0 && j->old && n > 0) {
+            rc = meta_put_version(txn, j->meta);
+        }
         if (rc == 0 && trim_to > 0) {
             const size_t budget = n == 0 ? TRIM_ALONE : TRIM_AT_LEAST + 2 * pieces_of(n);
             rc = trim(cur, trim_to, budget, trim_more);
@@ -93,6 +96,7 @@ int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t t
     rc = env_commit(txn);
     if (rc == 0) {
         j->next_key += pieces_of(n);
+        j->old = j->old && n == 0;
     }
     return rc;
 }

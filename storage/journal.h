@@ -15,6 +15,7 @@ struct journal {
     struct env env;
     MDB_dbi meta, log;
     uint64_t next_key; /* of the next piece */
+    bool old;          /* of an older version: the next group brings the new one */
 };
 
 /*

@@ -18,30 +18,53 @@ enum {
     F_NAME = 1u << 7,
     F_PROPS = 1u << 8,
     F_DATA = 1u << 9,
+    F_GROUP = 1u << 10,
 };
 
 /* The bytes on disk are kind + 1: the order of the enum is the format. */
 _Static_assert(ST_SESSION_PUT == 0 && ST_SUB_PUT == 2 && ST_BODY_PUT == 4 && ST_ENTRY_PUT == 5 &&
                    ST_INBOUND_PUT == 8 && ST_RETAINED_PUT == 10 && ST_WILL_PUT == 12 &&
                    ST_OP_KINDS == 14,
-               "a new kind goes to the end and is a new version of the format");
+               "a new kind needs a byte of its own and is a new version of the format");
 
-static const uint16_t fields[ST_OP_KINDS] = {
-    [ST_SESSION_PUT] = F_FLAGS | F_NUMBER | F_SESSION | F_EXPIRES | F_NAME,
-    [ST_SESSION_END] = F_SESSION,
-    [ST_SUB_PUT] = F_FLAGS | F_NUMBER | F_SESSION | F_NAME,
-    [ST_SUB_DEL] = F_SESSION | F_NAME,
-    [ST_BODY_PUT] = F_FLAGS | F_BODY | F_EXPIRES | F_NAME | F_PROPS | F_DATA,
-    [ST_ENTRY_PUT] = F_FLAGS | F_PACKET_ID | F_NUMBER | F_SESSION | F_SEQ | F_BODY | F_EXPIRES,
-    [ST_ENTRY_STEP] = F_FLAGS | F_PACKET_ID | F_SESSION | F_SEQ,
-    [ST_ENTRY_DEL] = F_SESSION | F_SEQ,
-    [ST_INBOUND_PUT] = F_PACKET_ID | F_SESSION,
-    [ST_INBOUND_DEL] = F_PACKET_ID | F_SESSION,
-    [ST_RETAINED_PUT] = F_FLAGS | F_NUMBER | F_SEQ | F_EXPIRES | F_NAME | F_PROPS | F_DATA,
-    [ST_RETAINED_DEL] = F_SEQ | F_NAME,
-    [ST_WILL_PUT] = F_FLAGS | F_NUMBER | F_SESSION | F_EXPIRES | F_NAME | F_PROPS | F_DATA,
-    [ST_WILL_DEL] = F_SESSION,
+/* Forms that later versions have added. */
+enum { ENTRY_OF_GROUP = 15, BODY_WITH_TIME = 16, FORMS };
+
+static const struct {
+    uint8_t kind; /* enum store_op_kind */
+    uint16_t fields;
+} forms[FORMS] = {
+    [ST_SESSION_PUT + 1] = {ST_SESSION_PUT, F_FLAGS | F_NUMBER | F_SESSION | F_EXPIRES | F_NAME},
+    [ST_SESSION_END + 1] = {ST_SESSION_END, F_SESSION},
+    [ST_SUB_PUT + 1] = {ST_SUB_PUT, F_FLAGS | F_NUMBER | F_SESSION | F_NAME},
+    [ST_SUB_DEL + 1] = {ST_SUB_DEL, F_SESSION | F_NAME},
+    [ST_BODY_PUT + 1] = {ST_BODY_PUT, F_FLAGS | F_BODY | F_EXPIRES | F_NAME | F_PROPS | F_DATA},
+    [ST_ENTRY_PUT + 1] = {ST_ENTRY_PUT, F_FLAGS | F_PACKET_ID | F_NUMBER | F_SESSION | F_SEQ |
+                                            F_BODY | F_EXPIRES},
+    [ST_ENTRY_STEP + 1] = {ST_ENTRY_STEP, F_FLAGS | F_PACKET_ID | F_SESSION | F_SEQ},
+    [ST_ENTRY_DEL + 1] = {ST_ENTRY_DEL, F_SESSION | F_SEQ},
+    [ST_INBOUND_PUT + 1] = {ST_INBOUND_PUT, F_PACKET_ID | F_SESSION},
+    [ST_INBOUND_DEL + 1] = {ST_INBOUND_DEL, F_PACKET_ID | F_SESSION},
+    [ST_RETAINED_PUT + 1] = {ST_RETAINED_PUT,
+                             F_FLAGS | F_NUMBER | F_SEQ | F_EXPIRES | F_NAME | F_PROPS | F_DATA},
+    [ST_RETAINED_DEL + 1] = {ST_RETAINED_DEL, F_SEQ | F_NAME},
+    [ST_WILL_PUT + 1] = {ST_WILL_PUT,
+                         F_FLAGS | F_NUMBER | F_SESSION | F_EXPIRES | F_NAME | F_PROPS | F_DATA},
+    [ST_WILL_DEL + 1] = {ST_WILL_DEL, F_SESSION},
+    [ENTRY_OF_GROUP] = {ST_ENTRY_PUT, F_FLAGS | F_PACKET_ID | F_GROUP | F_NUMBER | F_SESSION |
+                                          F_SEQ | F_BODY | F_EXPIRES},
+    [BODY_WITH_TIME] = {ST_BODY_PUT,
+                        F_FLAGS | F_NUMBER | F_BODY | F_EXPIRES | F_NAME | F_PROPS | F_DATA},
 };
+
+/* The byte under which an operation is written. */
+static unsigned form_of(const struct store_op *op)
+{
+    if (op->kind == ST_BODY_PUT) {
+        return BODY_WITH_TIME;
+    }
+    return op->kind == ST_ENTRY_PUT && op->group != 0 ? ENTRY_OF_GROUP : op->kind + 1u;
+}
 
 static size_t varint_size(uint64_t v)
 {
@@ -115,9 +138,10 @@ static bool get_bytes(const uint8_t **p, const uint8_t *end, struct store_bytes 
 
 size_t record_size(const struct store_op *op)
 {
-    const unsigned f = fields[op->kind];
+    const unsigned f = forms[form_of(op)].fields;
 
-    return 1 + ((f & F_FLAGS) != 0 ? 1u : 0u) + ((f & F_PACKET_ID) != 0 ? 2u : 0u) +
+    return 1 + ((f & F_GROUP) != 0 ? 4u : 0u) + ((f & F_FLAGS) != 0 ? 1u : 0u) +
+           ((f & F_PACKET_ID) != 0 ? 2u : 0u) +
            ((f & F_NUMBER) != 0 ? varint_size(op->number) : 0) +
            ((f & F_SESSION) != 0 ? varint_size(op->session) : 0) +
            ((f & F_SEQ) != 0 ? varint_size(op->seq) : 0) +
@@ -136,6 +160,10 @@ static uint8_t *put_integers(uint8_t *p, const struct store_op *op, unsigned f)
     if ((f & F_PACKET_ID) != 0) {
         put_le16(p, op->packet_id);
         p += 2;
+    }
+    if ((f & F_GROUP) != 0) {
+        put_le32(p, op->group);
+        p += 4;
     }
     if ((f & F_NUMBER) != 0) {
         p = put_varint(p, op->number);
@@ -157,9 +185,10 @@ static uint8_t *put_integers(uint8_t *p, const struct store_op *op, unsigned f)
 
 uint8_t *record_encode(uint8_t *p, const struct store_op *op)
 {
-    const unsigned f = fields[op->kind];
+    const unsigned form = form_of(op);
+    const unsigned f = forms[form].fields;
 
-    *p++ = (uint8_t)(op->kind + 1);
+    *p++ = (uint8_t)form;
     p = put_integers(p, op, f);
     if ((f & F_NAME) != 0) {
         p = put_bytes(p, &op->name);
@@ -189,6 +218,13 @@ static bool get_small(const uint8_t **p, const uint8_t *end, struct store_op *op
         }
         op->packet_id = get_le16(*p);
         *p += 2;
+    }
+    if ((f & F_GROUP) != 0) {
+        if (end - *p < 4 || get_le32(*p) == 0) {
+            return false;
+        }
+        op->group = get_le32(*p);
+        *p += 4;
     }
     if ((f & F_NUMBER) != 0) {
         if (!get_varint(p, end, UINT32_MAX, &v)) {
@@ -224,11 +260,11 @@ static bool decode_head(const uint8_t **at, const uint8_t *end, struct store_op 
     const uint8_t *p = *at;
     unsigned f;
 
-    if (p == end || *p == 0 || *p > ST_OP_KINDS) {
+    if (p == end || *p == 0 || *p >= FORMS) {
         return false;
     }
-    *op = (struct store_op){.kind = (enum store_op_kind)(*p++ - 1)};
-    f = fields[op->kind];
+    f = forms[*p].fields;
+    *op = (struct store_op){.kind = (enum store_op_kind)forms[*p++].kind};
     if (!get_small(&p, end, op, f) || !get_large(&p, end, op, f) ||
         ((f & F_NAME) != 0 && !get_bytes(&p, end, &op->name)) ||
         ((f & F_PROPS) != 0 && !get_bytes(&p, end, &op->props))) {

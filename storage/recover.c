@@ -33,7 +33,9 @@ int64_t recover_time(const struct durable *d, int64_t wall_ms)
 
 /* ---- opening ---- */
 
-static int check_version(MDB_txn *txn, MDB_dbi meta, const char *file, char *err, size_t cap)
+/* *old: older than what this program writes. */
+static int check_version(MDB_txn *txn, MDB_dbi meta, const char *file, bool *old, char *err,
+                         size_t cap)
 {
     uint8_t b[4];
     int rc = meta_get(txn, meta, "version", b, sizeof(b));
@@ -46,16 +48,14 @@ static int check_version(MDB_txn *txn, MDB_dbi meta, const char *file, char *err
                  file, get_le32(b), STORE_VERSION);
         rc = MDB_VERSION_MISMATCH;
     }
+    *old = rc == 0 && get_le32(b) < STORE_VERSION;
     return rc;
 }
 
 static int put_version(MDB_txn *txn, MDB_dbi meta, const uint8_t *id)
 {
-    uint8_t b[4];
-    int rc;
+    int rc = meta_put_version(txn, meta);
 
-    put_le32(b, STORE_VERSION);
-    rc = meta_put(txn, meta, "version", b, sizeof(b));
     return rc != 0 ? rc : meta_put(txn, meta, "id", id, STORE_ID);
 }
 
@@ -150,7 +150,7 @@ static int open_state_tables(struct durable *d, char *err, size_t cap)
     }
     rc = state_tables(s, txn, 0);
     if (rc == 0) {
-        rc = check_version(txn, s->meta, s->env.file, err, cap);
+        rc = check_version(txn, s->meta, s->env.file, &s->old, err, cap);
     }
     if (rc == 0) {
         rc = meta_get(txn, s->meta, "id", d->id, sizeof(d->id));
@@ -171,7 +171,7 @@ static int open_journal_tables(struct durable *d, char *err, size_t cap)
     }
     rc = journal_tables(j, txn, 0);
     if (rc == 0) {
-        rc = check_version(txn, j->meta, j->env.file, err, cap);
+        rc = check_version(txn, j->meta, j->env.file, &j->old, err, cap);
     }
     if (rc == 0) {
         rc = meta_get(txn, j->meta, "id", id, sizeof(id));
@@ -483,6 +483,7 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     d->next_group = r.last + 1;
     d->batch.free_id = r.m.free_id > 0 ? r.m.free_id : 1;
     d->first_free_id = d->batch.free_id;
+    d->opened_s = (uint32_t)((d->o.boot_ms() + d->clock) / 1000);
     d->trim_to = d->journal.next_key;
     mrc = mark_running(d, d->o.boot_ms() + d->clock);
     if (env_rc(mrc) == ST_NOSPACE) {

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-#define LENGTH 4u /* before the first piece's bytes */
+#define LENGTH      4u  /* before the first piece's bytes */
+#define VALUE_PLAIN 28u /* of a queue, without a group */
 
 uint8_t *scratch_room(struct scratch *s, size_t n)
 {
@@ -92,6 +93,14 @@ int meta_put_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t v)
 
     put_le64(b, v);
     return meta_put(txn, meta, key, b, sizeof(b));
+}
+
+int meta_put_version(MDB_txn *txn, MDB_dbi meta)
+{
+    uint8_t b[4];
+
+    put_le32(b, STORE_VERSION);
+    return meta_put(txn, meta, "version", b, sizeof(b));
 }
 
 /* ---- objects ---- */
@@ -507,7 +516,7 @@ void queue_key(uint8_t *k, uint64_t session, uint64_t seq)
     put_be64(k + 8, seq);
 }
 
-void queue_value_put(uint8_t *p, const struct queue_value *v)
+size_t queue_value_put(uint8_t *p, const struct queue_value *v)
 {
     put_le64(p, v->body);
     put_le64(p + 8, (uint64_t)v->expires_ms);
@@ -516,13 +525,18 @@ void queue_value_put(uint8_t *p, const struct queue_value *v)
     put_le16(p + 24, v->packet_id);
     p[26] = v->flags;
     p[27] = v->step;
+    if (v->group == 0) {
+        return VALUE_PLAIN;
+    }
+    put_le32(p + VALUE_PLAIN, v->group);
+    return ENTRY_VALUE;
 }
 
 bool queue_value_get(MDB_val val, struct queue_value *v)
 {
     const uint8_t *p = val.mv_data;
 
-    if (val.mv_size != ENTRY_VALUE) {
+    if (val.mv_size != VALUE_PLAIN && val.mv_size != ENTRY_VALUE) {
         return false;
     }
     *v = (struct queue_value){
@@ -533,8 +547,37 @@ bool queue_value_get(MDB_val val, struct queue_value *v)
         .packet_id = get_le16(p + 24),
         .flags = p[26],
         .step = p[27],
+        .group = val.mv_size == ENTRY_VALUE ? get_le32(p + VALUE_PLAIN) : 0,
     };
     return true;
+}
+
+int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s)
+{
+    uint8_t k[OBJECT_KEY] = {0};
+    struct scratch tmp = {0};
+    bool started = false;
+    struct store_op op = {0};
+    uint32_t count;
+    MDB_cursor *cur;
+    MDB_val v;
+    size_t n;
+    int rc = mdb_cursor_open(txn, s->bodies, &cur);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = object_next_first(cur, k, 8, &v, &n, &started);
+    if (rc == 0 &&
+        (v.mv_size < BODY_HEAD || !record_decode_cut((uint8_t *)v.mv_data + BODY_HEAD,
+                                                     (uint8_t *)v.mv_data + v.mv_size, &op))) {
+        rc = object_rest(cur, k, 8, v, n, &tmp, &v); /* a topic too long for the first piece */
+        rc = rc == 0 && !body_view(v, &count, &op) ? MDB_CORRUPTED : rc;
+    }
+    mdb_cursor_close(cur);
+    scratch_free(&tmp);
+    *when_s = op.number;
+    return rc;
 }
 
 uint32_t body_size(const struct store_op *body)

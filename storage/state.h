@@ -20,6 +20,7 @@
 struct state {
     struct env env;
     MDB_dbi meta, sessions, subs, bodies, retained, wills, queue, inbound;
+    bool old;           /* of an older version: the first fold writes the new one */
     uint64_t name_mask; /* of hashes of names; all ones but in tests of collisions */
 };
 
@@ -38,6 +39,7 @@ int meta_get(MDB_txn *txn, MDB_dbi meta, const char *key, void *value, size_t n)
 int meta_put(MDB_txn *txn, MDB_dbi meta, const char *key, const void *value, size_t n);
 int meta_get_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t *v);
 int meta_put_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t v);
+int meta_put_version(MDB_txn *txn, MDB_dbi meta); /* STORE_VERSION */
 
 /* ---- objects: K is a key of at most OBJECT_KEY bytes ---- */
 
@@ -83,7 +85,7 @@ int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, s
 
 #define SESSION_HEAD 32u
 #define BODY_HEAD    4u
-#define ENTRY_VALUE  28u
+#define ENTRY_VALUE  32u /* at most */
 #define SUB_KEY      17u
 #define RETAINED_KEY 17u
 
@@ -104,13 +106,19 @@ struct queue_value {
     uint64_t body;
     int64_t expires_ms; /* wall clock */
     uint32_t number;
-    uint32_t size; /* of the body */
+    uint32_t size;  /* of the body */
+    uint32_t group; /* 0: none */
     uint16_t packet_id;
     uint8_t flags, step;
 };
 void queue_key(uint8_t *k, uint64_t session, uint64_t seq); /* 16 bytes */
-void queue_value_put(uint8_t *p, const struct queue_value *v);
+/* The bytes written, at most ENTRY_VALUE. */
+size_t queue_value_put(uint8_t *p, const struct queue_value *v);
 bool queue_value_get(MDB_val val, struct queue_value *v);
+
+/* When the oldest message of all queues was published, wall clock s (0: not known); MDB_NOTFOUND:
+ * they are empty. Ids of bodies rise with time: it is the first of them. */
+int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s);
 
 /* What counts as the size of a body. */
 uint32_t body_size(const struct store_op *body);

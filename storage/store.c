@@ -3,6 +3,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <xxhash.h>
+
+uint32_t store_group(const void *text, size_t n)
+{
+    const uint32_t group = (uint32_t)XXH3_64bits(text, n);
+
+    return group == 0 ? 1 : group;
+}
 
 void store_close(struct store **sp)
 {

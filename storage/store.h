@@ -47,7 +47,8 @@ enum store_op_kind {
     ST_SUB_PUT,      /* session, name (filter), flags (options), number (subscription id) */
     ST_SUB_DEL,      /* session, name */
     ST_BODY_PUT,     /* body, name (topic), data (payload), props, flags, expires */
-    ST_ENTRY_PUT,    /* session, seq, body, packet_id (0: none yet), flags, number, expires */
+    ST_ENTRY_PUT,    /* session, seq, body, packet_id (0: none yet), flags, number, expires,
+                        group (0: none) */
     ST_ENTRY_STEP,   /* session, seq, packet_id, flags: id given out, PUBREC received */
     ST_ENTRY_DEL,    /* session, seq */
     ST_INBOUND_PUT,  /* session, packet_id: QoS 2 id received */
@@ -69,12 +70,16 @@ struct store_op {
     uint8_t flags;
     uint16_t packet_id;
     uint32_t number;
+    uint32_t group;   /* entries only; see store_group() */
     uint64_t session; /* a session's id in the store, never used again */
     uint64_t seq;
     uint64_t body;      /* a body's id, never used again */
     int64_t expires_ms; /* CLOCK_BOOTTIME; 0: never */
     struct store_bytes name, data, props;
 };
+
+/* What stands for a shared subscription's text in ST_ENTRY_PUT; never 0. */
+uint32_t store_group(const void *text, size_t n);
 
 struct store_unit {
     struct store_unit *next; /* the store's */
@@ -182,6 +187,7 @@ struct store_entry {
     uint64_t seq;
     uint64_t body;
     uint32_t number; /* subscription id */
+    uint32_t group;  /* 0: it came through no shared group */
     uint16_t packet_id;
     uint8_t flags; /* of ST_ENTRY_PUT */
     uint8_t step;  /* flags of the last ST_ENTRY_STEP: bit 0: PUBREC received */
@@ -255,6 +261,9 @@ struct store_stats {
     enum store_rc health;
     uint64_t journal_written; /* bytes, ever */
     uint64_t dropped;         /* operations of sessions that were not there */
+    bool has_oldest;          /* a message is queued on disk; */
+    uint64_t oldest_s; /* so long ago the oldest one was published. What was removed of folded
+                          queues counts until its removal is folded */
 };
 void store_stats(struct store *s, struct store_stats *out);
 

@@ -29,8 +29,11 @@ OWN = ["store/durability"] + ["noctule/" + name for name in (
     "clients/keepalive", "clients/protocol_error", "clients/slow", "publish/paused", "wills/sent",
     "queued/messages", "queued/bytes", "store/units")]
 STORE = ["noctule/store/" + name for name in (
-    "commits", "records", "messages", "annihilated", "pending", "commit/p50_us", "commit/p99_us",
-    "journal/written", "journal/bytes", "journal/records", "folds", "fold/last_us", "health")]
+    "commits", "records", "messages", "annihilated", "pending", "oldest", "commit/p50_us", "commit/p99_us",
+    "journal/written", "journal/bytes", "journal/records", "folds", "fold/last_us",
+    "health")]
+RATIOS = ["noctule/store/commit/records", "noctule/store/commit/messages"]
+HISTOGRAM = ["noctule/store/commit/below_us/%s" % n for n in [1 << i for i in range(6, 24)] + ["all"]]
 PREFIX = "$SYS/broker/"
 
 
@@ -239,8 +242,8 @@ class Soon(unittest.TestCase):
             watch = b.connect("watch")
             time.sleep(1.0 * SLOW)
             before = values(watch)
-            self.assertEqual(sorted(before), sorted(COMMON + OWN + STORE))
-            for name in STORE[:-1]:
+            self.assertEqual(sorted(before), sorted(COMMON + OWN + STORE + RATIOS + HISTOGRAM))
+            for name in STORE[:-1] + HISTOGRAM:
                 self.assertRegex(before[name], r"^\d+$", name)
             watch.close()
             b.connect("s", 4, clean=False).subscribe(("t", 1)).disconnect()
@@ -265,6 +268,13 @@ class Soon(unittest.TestCase):
             self.assertEqual(after["noctule/store/health"], "ok")
             p50, p99 = (int(after["noctule/store/commit/%s_us" % p]) for p in ("p50", "p99"))
             self.assertTrue(0 < p50 <= p99 < 10e6, (p50, p99))
+            counts = [int(after[name]) for name in HISTOGRAM]
+            self.assertEqual(counts, sorted(counts))
+            self.assertEqual(counts[-1], int(after["noctule/store/commits"]))
+            self.assertIn(int(after["noctule/store/oldest"]), range(1, 60))
+            for name in RATIOS:
+                self.assertRegex(after[name], r"^\d+\.\d\d$")
+            self.assertGreaterEqual(float(after["noctule/store/commit/records"]), 1)
 
 
 if __name__ == "__main__":

@@ -663,6 +663,59 @@ static void test_backup_while_running(void)
     tmpdir_remove(&b);
 }
 
+static void expect_oldest(struct store *s, bool has, uint64_t age_s)
+{
+    struct store_stats st;
+
+    store_stats(s, &st);
+    CU_ASSERT_EQUAL(st.has_oldest, has);
+    CU_ASSERT_EQUAL(st.oldest_s, age_s);
+}
+
+/* The age of the oldest queued message: in the generation, in the tables, over a restart. */
+static void test_oldest(void)
+{
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    struct store_op session = {.kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}};
+
+    tmpdir_make(&t);
+    o = small(&t);
+    o.boot_ms = boot_ms;
+    o.wall_ms = wall_ms;
+    atomic_store(&boot, 1000000);
+    atomic_store(&wall, 5000000);
+    s = open_it(&o);
+    submit_ok(s, &session, 1);
+    expect_oldest(s, false, 0);
+    for (uint64_t i = 1; i <= 3; i++) {
+        struct store_op ops[] = {{.kind = ST_BODY_PUT, .body = i + 10, .name = {"t", 1}},
+                                 {.kind = ST_ENTRY_PUT, .session = 1, .seq = i, .body = i + 10}};
+        submit_ok(s, ops, 2);
+        atomic_fetch_add(&boot, 10000);
+    }
+    expect_oldest(s, true, 30);
+    for (uint64_t i = 1; i <= 3; i++) {
+        struct store_op del = {.kind = ST_ENTRY_DEL, .session = 1, .seq = i};
+        expect_oldest(s, true, 40 - i * 10);
+        if (i < 3) {
+            submit_ok(s, &del, 1);
+        }
+    }
+    store_close(&s); /* the third is folded */
+    atomic_store(&boot, 100000);
+    atomic_store(&wall, 5000000 + 90000); /* 70 s after it was published */
+    s = open_it(&o);
+    expect_oldest(s, true, 70);
+    submit_ok(s, &(struct store_op){.kind = ST_ENTRY_DEL, .session = 1, .seq = 3}, 1);
+    store_close(&s);
+    s = open_it(&o);
+    expect_oldest(s, false, 0);
+    store_close(&s);
+    tmpdir_remove(&t);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(model_through_restarts)
@@ -675,5 +728,6 @@ UNIT_TESTS = {
     UNIT_TEST(no_commit_for_nothing)
     UNIT_TEST(queues_stay_on_disk)
     UNIT_TEST(clocks)
+    UNIT_TEST(oldest)
     UNIT_TEST(backup_while_running)
 UNIT_TESTS_END

@@ -170,6 +170,36 @@ static void test_crc(void)
     }
 }
 
+/* Forms of version 2 beside those of version 1. */
+static void test_versions(void)
+{
+    struct store_op op = sample(ST_ENTRY_PUT);
+    struct store_op got;
+    uint8_t buf[200];
+    const uint8_t *p = buf;
+    /* A body as version 1 wrote it: flags, body, expires, name, props, data. */
+    static const uint8_t old_body[] = {5, 1, 9, 0, 1, 't', 0, 2, 'h', 'i'};
+    static const uint8_t no_group[] = {15, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 9, 0};
+
+    (void)record_encode(buf, &op);
+    CU_ASSERT_EQUAL(buf[0], 6);
+    op.group = 0x01020304;
+    p = buf;
+    CU_ASSERT_PTR_EQUAL(record_encode(buf, &op), buf + record_size(&op));
+    CU_ASSERT_EQUAL(buf[0], 15);
+    CU_ASSERT(record_decode(&p, buf + record_size(&op), &got));
+    CU_ASSERT(got.kind == ST_ENTRY_PUT && got.group == op.group && same(&op, &got));
+
+    op = sample(ST_BODY_PUT);
+    (void)record_encode(buf, &op);
+    CU_ASSERT_EQUAL(buf[0], 16);
+    p = old_body;
+    CU_ASSERT(record_decode(&p, old_body + sizeof(old_body), &got));
+    CU_ASSERT(got.kind == ST_BODY_PUT && got.number == 0 && got.body == 9 && got.data.n == 2);
+    p = no_group; /* 0 is never written */
+    CU_ASSERT_FALSE(record_decode(&p, no_group + sizeof(no_group), &got));
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(round_trip)
@@ -178,4 +208,5 @@ UNIT_TESTS = {
     UNIT_TEST(refuses)
     UNIT_TEST(groups)
     UNIT_TEST(crc)
+    UNIT_TEST(versions)
 UNIT_TESTS_END
