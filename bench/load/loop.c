@@ -282,6 +282,7 @@ static void conn_read(struct conn *c)
     if (c->discard) {
         return;
     }
+    l->now_ns = clock_ns(); /* a turn of many connections takes longer than a message */
     used = c->ops->bytes(c, (struct span){l->read_buf, kept + (size_t)n});
     kept += (size_t)n;
     if (c->fd >= 0 && used < kept) {

@@ -53,7 +53,7 @@ struct address {
 
 struct loop {
     int epoll_fd;
-    uint64_t now_ns;      /* CLOCK_MONOTONIC, read once per wake-up */
+    uint64_t now_ns;      /* CLOCK_MONOTONIC at the last wake-up or read */
     struct conn *dirty;   /* connections with output */
     uint32_t sources;     /* connections leave from 127.0.0.1 .. in turn; 0: the kernel's choice */
     uint32_t next_source; /* counts the connections */
