@@ -124,9 +124,9 @@ class NothingWaits(unittest.TestCase):
             print("p50 %.1f ms, p99 %.1f ms; acknowledgements from disk: median %.0f ms, %d of them; %d drained" % (
                 1e3 * found[len(found) // 2], 1e3 * p99, 1e3 * statistics.median(self.acks), len(self.acks),
                 self.drained))
-            self.assertGreater(len(self.acks), 5)
+            self.assertGreater(len(self.acks), 2)
             self.assertGreater(statistics.median(self.acks), self.SYNC, "the disk was not slow")
-            self.assertGreater(self.drained, 1000)
+            self.assertGreater(self.drained, 100)  # far more than there were syncs
             self.assertLess(p99, self.SYNC / 3)
 
 
@@ -260,7 +260,7 @@ class LongQueues(unittest.TestCase):
     """Many small messages for many sessions without a connection: on disk, a body once for all of them."""
 
     SESSIONS = 100
-    N = max(20000, int(150000 * SCALE)) // SESSIONS * SESSIONS
+    N = max(21000, int(150000 * SCALE)) // 3000 * 3000
     ROOM_KB = 45 * 1024  # of memory: what is not folded yet, whatever the number
 
     def fill(self, b, p, first, last):
@@ -288,7 +288,7 @@ class LongQueues(unittest.TestCase):
                 session(b, "s%d" % k).subscribe(("q/%d" % k, 1), ("all", 1)).disconnect()
             p = b.connect("p", 4)
             begin = b.status_kb("RssAnon")
-            third = self.N // 3000 * 1000
+            third = self.N // 3
             first = self.fill(b, p, 0, third)
             most = self.fill(b, p, third, self.N)
             written, = counters(b, "journal/written")
