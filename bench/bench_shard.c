@@ -25,6 +25,7 @@
 #define SHARDS  2u
 #define PAYLOAD 64u
 #define IN_CAP  (256u * 1024u)
+#define WARM    30u /* batches until pools, tables and the allocator's caches have their size */
 
 static const char config_text[] = "listener 1883\n"
                                   "allow_anonymous true\n"
@@ -397,7 +398,7 @@ static void flow_case(struct bench *b, const char *name, struct flow f, unsigned
     f.b = b;
     f.version = f.version == 0 ? MQTT_3_1_1 : f.version;
     flow_open(&f);
-    run_flow(&f, 2 * per_batch); /* warm: pools and tables have their size */
+    run_flow(&f, WARM * per_batch);
     micro_case(name, batches * per_batch, run_flow, &f);
     remotes_free(f.peers, f.publishers + f.subscribers);
     turn_all(b);
@@ -509,7 +510,7 @@ static const struct {
 int main(int argc, char **argv)
 {
     static struct bench b;
-    unsigned n = micro_wants_counts(argc, argv) ? 10
+    unsigned n = micro_wants_counts(argc, argv) ? 20
                  : argc > 1                     ? (unsigned)strtoul(argv[1], NULL, 10)
                                                 : 1000;
 
@@ -518,7 +519,7 @@ int main(int argc, char **argv)
     bench_init(&b);
     micro_begin("shard");
     for (size_t i = 0; i < sizeof(flows) / sizeof(flows[0]); i++) {
-        flow_case(&b, flows[i].name, flows[i].flow, flows[i].flow.receivers > 1 ? n / 5 + 1 : n);
+        flow_case(&b, flows[i].name, flows[i].flow, n);
     }
     micro_case("connect_disconnect", n * AT_ONCE, run_connects, &b);
     churn_case(&b, n);
