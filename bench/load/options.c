@@ -77,7 +77,8 @@ static const struct rule rules[] = {
 };
 /* clang-format on */
 
-#define RULES (sizeof(rules) / sizeof(rules[0]))
+#define LONG_KEY 256 /* above every letter */
+#define RULES    (sizeof(rules) / sizeof(rules[0]))
 
 static const char examples[] =
     "\n"
@@ -159,7 +160,7 @@ static double real(const char *name, const char *text)
     return v;
 }
 
-/* Little ends first or not: the value is narrowed by its type. */
+/* number() has seen to it that the value fits. */
 static void put_whole(void *field, size_t size, uint64_t v)
 {
     if (size == sizeof(uint8_t)) {
@@ -195,11 +196,11 @@ static void set_option(struct options *o, const struct rule *r, const char *text
 
 /* --- the line --- */
 
-/* getopt's answer for rule i is i + 1, its letters are looked up. */
+/* getopt's answer for rule i is its letter, or i + LONG_KEY. */
 static const struct rule *rule_of(int key)
 {
     for (size_t i = 0; i < RULES; i++) {
-        if (key == (int)i + 256 || (rules[i].letter != 0 && key == rules[i].letter)) {
+        if (key == (int)i + LONG_KEY || (rules[i].letter != 0 && key == rules[i].letter)) {
             return &rules[i];
         }
     }
@@ -211,7 +212,7 @@ static void getopt_tables(struct option *longs, char *shorts)
     for (size_t i = 0; i < RULES; i++) {
         int takes = rules[i].kind == FLAG ? no_argument : required_argument;
 
-        longs[i] = (struct option){rules[i].name, takes, NULL, (int)i + 256};
+        longs[i] = (struct option){rules[i].name, takes, NULL, (int)i + LONG_KEY};
         if (rules[i].letter != 0) {
             *shorts++ = rules[i].letter;
             if (takes == required_argument) {

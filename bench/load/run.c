@@ -12,6 +12,7 @@
 
 void run_fail(struct run *run, const char *format, ...)
 {
+    char text[512];
     va_list args;
 
     run->r.failures++;
@@ -20,10 +21,9 @@ void run_fail(struct run *run, const char *format, ...)
     }
     progress_wipe(&run->progress);
     va_start(args, format);
-    fputs("FAILED: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    fprintf(stderr, "FAILED: %s\n", text); /* one write: workers share the terminal */
 }
 
 void run_note(struct run *run, const char *format, ...)

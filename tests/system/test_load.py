@@ -332,6 +332,7 @@ class Retained(LoadTest):
         self.assertRegex(got["complaints"], r"bench/\w+/\w+ came again after it was cleared")
 
 
+@ours("a limit of retained messages")
 class RetainedCheckerCanFail(LoadTest):
     config = "shards 2\nmax_retained_messages 50\n"
 
