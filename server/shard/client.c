@@ -168,13 +168,19 @@ void clients_fini(struct shard *sh)
 static void keep_end(struct shard *sh, const struct client *c)
 {
     struct store_op *op;
+    bool leaving;
 
     if (!c->stored) {
         return;
     }
+    leaving = share_move_stored(sh, c);
     op = ticket_lazy(sh, ST_SESSION_END);
-    if (op != NULL) {
-        op->session = client_session(c);
+    if (op == NULL) {
+        return;
+    }
+    op->session = client_session(c);
+    if (leaving) {
+        share_leaving(op, client_session(c));
     }
 }
 
@@ -259,6 +265,11 @@ static int64_t session_end_ms(const struct shard *sh, const struct client *c, in
 
 void client_restored(struct shard *sh, struct client *c, const struct restored_times *t)
 {
+    if (t->leaving) { /* it was not done with that when the broker ended */
+        keep_end(sh, c);
+        client_end(sh, c);
+        return;
+    }
     shard_count(sh, METRIC_CLIENTS_DISCONNECTED, 1);
     c->expires_ms = session_end_ms(sh, c, t->disconnected_ms);
     arm(sh, c, t->will_ms);

@@ -172,22 +172,31 @@ static void keep_will(struct ticket_part *p, const struct client *c)
     }
 }
 
+/* A stored session that this CONNECT ends. */
+struct ended {
+    uint64_t session; /* 0: none */
+    bool leaving;     /* what it has on disk through shared groups goes first */
+};
+
 /* What CONNACK has to wait for; NULL: nothing, or (*ok false) no memory. */
-static struct ticket *ticket_for(struct shard *sh, const struct client *c, uint64_t ended, bool *ok)
+static struct ticket *ticket_for(struct shard *sh, const struct client *c, struct ended ended,
+                                 bool *ok)
 {
     struct ticket *t;
     struct store_op *op;
 
     *ok = true;
-    if (!sh->keeps || (!c->durable && ended == 0)) {
+    if (!sh->keeps || (!c->durable && ended.session == 0)) {
         return NULL;
     }
     t = ticket_create(sh, 1);
     *ok = t != NULL;
-    if (t != NULL && ended != 0) {
+    if (t != NULL && ended.session != 0) {
         op = ticket_op(&t->part[0], ST_SESSION_END);
-        if (op != NULL) {
-            op->session = ended;
+        if (op != NULL && ended.leaving) {
+            share_leaving(op, ended.session);
+        } else if (op != NULL) {
+            op->session = ended.session;
         }
     }
     if (t != NULL && c->durable) {
@@ -271,12 +280,12 @@ static uint32_t keep_alive_ms(const struct shard *sh, const struct connect *c)
 
 /* The session for this CONNECT; *present: an old one goes on. NULL: no memory. */
 static struct client *session_for(struct shard *sh, const struct handover *h, bool *present,
-                                  uint64_t *ended)
+                                  struct ended *ended)
 {
     struct client *c = client_find(sh, h->client_id);
 
     *present = false;
-    *ended = 0;
+    *ended = (struct ended){0};
     if (c != NULL && c->link != NULL) {
         bool was_durable = c->durable;
         take_over(sh, c);
@@ -285,7 +294,7 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
         }
     }
     if (c != NULL && h->connect.clean) {
-        *ended = client_session(c);
+        *ended = (struct ended){client_session(c), share_move_stored(sh, c)};
         discard(sh, c);
         c = NULL;
     }
@@ -306,7 +315,7 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
     struct ticket *t;
     struct ack_slot *s;
     bool present;
-    uint64_t ended;
+    struct ended ended;
     bool ok;
 
     if (con->version == MQTT_5 && !setup_v5(sh, l, con)) {

@@ -54,7 +54,9 @@
 #define SUB_IDS_SEVERAL                                                                            \
     UINT32_MAX                  /* in an entry: more subscription identifiers than it can say      \
                                  */
-#define SESSION_CONNECTED 0x80u /* in a session's record, beside the version */
+#define SESSION_VERSION   0x07u /* in a session's record */
+#define SESSION_LEAVING   0x40u /* it has ended; its shared messages are being handed on */
+#define SESSION_CONNECTED 0x80u
 #define LINGER_MS         1000
 
 struct client;
@@ -487,6 +489,7 @@ struct restored_times {
     int64_t disconnected_ms; /* its clocks run since then */
     int64_t will_ms;         /* when its will is due; INT64_MAX: it has none */
     bool was_connected;      /* as the store has it */
+    bool leaving;            /* likewise */
 };
 /* A stored session at start. */
 void client_restored(struct shard *sh, struct client *c, const struct restored_times *t);
@@ -592,6 +595,16 @@ bool share_has_others_online(const struct shard *sh, const struct client *c, uin
 void share_set_online(struct shard *sh, struct client *c, bool online);
 /* Joins the group of a new subscription; false: no memory. */
 bool share_join(struct shard *sh, struct client *c, struct sub *sub, struct span filter);
+/* What stands for the client's membership of a group in the records of its entries, and back; 0:
+ * none. */
+uint32_t share_mark(struct shard *sh, const struct client *c, uint64_t group);
+uint64_t share_of_mark(struct shard *sh, const struct client *c, uint32_t mark);
+/* The session ends: what it has on disk through its groups is handed to other members, in pages,
+ * and then the store hears of its end. False: there is nothing like that, its end can be stored at
+ * once. */
+bool share_move_stored(struct shard *sh, const struct client *c);
+/* The record of a session that has ended until that is done; the operation is ST_SESSION_PUT. */
+void share_leaving(struct store_op *op, uint64_t session);
 /* Removes any subscription, its membership included. */
 void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 

@@ -554,7 +554,8 @@ bool outq_has_room(const struct shard *sh, const struct client *c, const struct 
 }
 
 /* The entry and, where it has one, its packet id, in the publish's ticket. */
-static void record_entry(struct client *c, struct out_msg *o, struct ticket_part *part)
+static void record_entry(struct shard *sh, struct client *c, struct out_msg *o,
+                         struct ticket_part *part)
 {
     struct store_op *op;
 
@@ -570,6 +571,8 @@ static void record_entry(struct client *c, struct out_msg *o, struct ticket_part
                      : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
                                                              : o->extra->ids[0];
         op->expires_ms = o->msg->expires_ms;
+        op->group =
+            o->extra == NULL || o->extra->group == 0 ? 0 : share_mark(sh, c, o->extra->group);
     }
     if (ticket_wait(part, c, o) && o->qos == 2 && o->packet_id != 0) {
         move_to(o, OUT_WAIT_STORE);
@@ -607,7 +610,7 @@ static void offer_acknowledged(struct shard *sh, const struct delivery *d, struc
         direct = false;
     }
     if (kept) {
-        record_entry(c, o, d->part);
+        record_entry(sh, c, o, d->part);
     }
     if (direct && o->state == OUT_QUEUED) {
         move_to(o, wait_state(o));

@@ -143,7 +143,7 @@ static bool add_session(void *arg, const struct store_session *s)
     c->uid = s->session;
     c->stored = true;
     c->durable = true;
-    c->version = s->flags & (uint8_t)~SESSION_CONNECTED;
+    c->version = s->flags & SESSION_VERSION;
     c->expiry_s = s->expiry_s;
     if (!set_queue(sh, c, s)) {
         return false;
@@ -153,6 +153,7 @@ static bool add_session(void *arg, const struct store_session *s)
                                   .shard = sh,
                                   .times = {.disconnected_ms = s->disconnected_ms,
                                             .will_ms = INT64_MAX,
+                                            .leaving = (s->flags & SESSION_LEAVING) != 0,
                                             .was_connected = (s->flags & SESSION_CONNECTED) != 0}};
     r->sum->sessions++;
     r->sum->queued += s->count;

@@ -9,7 +9,10 @@
  * Failure modes: no member here when the message arrives, or none connected while another shard has
  * one - it goes on to a shard it has not been to, at most once round; nobody left - dropped,
  * counted. What was not sent when its member goes, and QoS 1 in flight when its session ends, comes
- * through share_move() [MQTT-4.8.2-4 ff.].
+ * through share_move() [MQTT-4.8.2-4 ff.]. What an ending session has on disk only is read in
+ * pages; each message moves in one unit. Until all have, the session stands in the store as one
+ * that is leaving: without a client id, so that its client may have a new one, and found again by
+ * the next start.
  */
 #include "server/shard/ticket.h"
 
@@ -96,11 +99,11 @@ static bool suits(const struct shard *sh, const struct sub *s, const struct mess
     return false;
 }
 
-static struct sub *pick_member(const struct shard *sh, struct filter_subs *f, struct share_group *g,
+static struct sub *pick_member(const struct shard *sh, struct filter_subs *f, uint32_t turn,
                                const struct message *m, enum wish most)
 {
     size_t n = filter_subs_end(f);
-    size_t first = n == 0 ? 0 : shares_turn(g, sh->index) % n;
+    size_t first = n == 0 ? 0 : turn % n;
 
     for (enum wish w = IDLE_MEMBER; w <= most; w++) {
         for (size_t i = 0; i < n; i++) {
@@ -114,8 +117,7 @@ static struct sub *pick_member(const struct shard *sh, struct filter_subs *f, st
 }
 
 /* Gives it to one of ours; false: nobody here. */
-static bool give(struct shard *sh, const struct share_delivery *d, struct share_group *g,
-                 enum wish most)
+static bool give(struct shard *sh, const struct share_delivery *d, uint32_t turn, enum wish most)
 {
     struct filter_subs *f = subscribers_of_filter(sh->subs, d->group);
     struct delivery as = {.msg = d->msg, .part = d->part};
@@ -125,7 +127,7 @@ static bool give(struct shard *sh, const struct share_delivery *d, struct share_
     if (f == NULL) {
         return false;
     }
-    s = pick_member(sh, f, g, d->msg, most);
+    s = pick_member(sh, f, turn, d->msg, most);
     if (s == NULL) {
         return false;
     }
@@ -149,6 +151,7 @@ static bool give(struct shard *sh, const struct share_delivery *d, struct share_
 static void deliver(struct shard *sh, struct share_delivery *d)
 {
     struct share_group *g = shares_find(sh->b->shares, d->group);
+    uint32_t turn;
     unsigned next;
 
     if (g == NULL) { /* its last member has left */
@@ -156,7 +159,8 @@ static void deliver(struct shard *sh, struct share_delivery *d)
         finish(d);
         return;
     }
-    if (give(sh, d, g, ONLINE_MEMBER)) {
+    turn = shares_turn(g, sh->index); /* one for both tries: two would skip every other member */
+    if (give(sh, d, turn, ONLINE_MEMBER)) {
         finish(d);
         return;
     }
@@ -165,7 +169,7 @@ static void deliver(struct shard *sh, struct share_delivery *d)
         send_to(sh, d, next);
         return;
     }
-    if (give(sh, d, g, ANY_MEMBER)) {
+    if (give(sh, d, turn, ANY_MEMBER)) {
         finish(d);
         return;
     }
@@ -254,8 +258,8 @@ static struct message *copy_of(struct shard *sh, const struct message *m)
     return copy;
 }
 
-/* The old entry goes and the new one comes in one unit. NULL: nothing to store, or no memory. */
-static struct ticket *ticket_for_move(struct shard *sh, const struct client *c, struct out_msg *o,
+/* The old entry (seq 0: none) goes and the new one comes in one unit. NULL: no memory. */
+static struct ticket *ticket_for_move(struct shard *sh, uint64_t session, uint64_t seq,
                                       struct message *m)
 {
     struct ticket *t = ticket_create(sh, 2);
@@ -267,13 +271,10 @@ static struct ticket *ticket_for_move(struct shard *sh, const struct client *c, 
     message_ref(m, 1);
     t->part[0].msg = m;
     ticket_body(&t->part[0], m);
-    if (o->seq != 0 && o->wait == NULL) { /* else behind its own ticket, later */
-        op = ticket_op(&t->part[0], ST_ENTRY_DEL);
-        if (op != NULL) {
-            op->session = client_session(c);
-            op->seq = o->seq;
-            o->seq = 0;
-        }
+    op = seq == 0 ? NULL : ticket_op(&t->part[0], ST_ENTRY_DEL);
+    if (op != NULL) {
+        op->session = session;
+        op->seq = seq;
     }
     return t;
 }
@@ -289,8 +290,10 @@ void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
         return;
     }
     if (sh->keeps && o->qos > 0) {
+        const uint64_t seq = o->wait == NULL ? o->seq : 0; /* else behind its own ticket, later */
+
         m = copy_of(sh, m);
-        t = m == NULL ? NULL : ticket_for_move(sh, c, o, m);
+        t = m == NULL ? NULL : ticket_for_move(sh, client_session(c), seq, m);
         if (t == NULL) {
             shard_count(sh, METRIC_DROPPED_MEMORY, 1);
             if (m != NULL) {
@@ -298,6 +301,7 @@ void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
             }
             return;
         }
+        o->seq = seq != 0 ? 0 : o->seq;
     }
     /* By mail always: this runs in the middle of a session's end. */
     share_dispatch(sh, g, m, t == NULL ? NULL : &t->part[1], true);
@@ -305,6 +309,197 @@ void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
         ticket_finish(&t->part[0]);
         message_unref(m);
     }
+}
+
+/* ---- members that go, and what they have on disk ---- */
+
+uint32_t share_mark(struct shard *sh, const struct client *c, uint64_t group)
+{
+    const struct sub *s = subscribers_of_owner(sh->subs, (uintptr_t)c, group);
+    char *text = (char *)sh->scratch + READ_SCRATCH;
+
+    return s == NULL ? 0 : store_group(text, sub_filter_text(s, text, TOPIC_TEXT_MAX));
+}
+
+uint64_t share_of_mark(struct shard *sh, const struct client *c, uint32_t mark)
+{
+    uint64_t group = 0;
+
+    for (const struct sub *s = c->nshared == 0 ? NULL : c->subs.first; s != NULL;
+         s = s->owner_next) {
+        const uint64_t id = filter_subs_id(s->filter);
+        if (s->shared && share_mark(sh, c, id) == mark) {
+            if (group != 0) {
+                return 0; /* two that look the same */
+            }
+            group = id;
+        }
+    }
+    return group;
+}
+
+#define LEAVING_ENTRIES 64u
+#define LEAVING_BYTES   (256u * 1024u)
+
+struct membership {
+    uint32_t mark; /* 0: not to be told from another */
+    uint64_t group;
+};
+
+/* A session that has ended, page by page. */
+struct leaving {
+    struct shard_mail mail;
+    struct store_page page;
+    struct shard *shard;
+    uint64_t session, to;
+    uint32_t n;
+    struct membership of[];
+};
+
+static void leaving_page(struct shard *sh, struct shard_mail *m);
+
+/* On the store's thread. */
+static void leaving_done(struct store_page *p)
+{
+    struct leaving *l = (struct leaving *)((char *)p - offsetof(struct leaving, page));
+
+    l->mail.fn = leaving_page;
+    shard_push_now(l->shard, &l->mail);
+}
+
+static bool leaving_ask(struct shard *sh, struct leaving *l, uint64_t from)
+{
+    l->page = (struct store_page){.done = leaving_done,
+                                  .session = l->session,
+                                  .from_seq = from,
+                                  .max_entries = LEAVING_ENTRIES,
+                                  .max_bytes = LEAVING_BYTES};
+    ticket_flush_lazy(sh);
+    return store_read(sh->b->store, &l->page) == ST_OK;
+}
+
+static void leaving_end(struct shard *sh, struct leaving *l)
+{
+    struct store_op *op = ticket_lazy(sh, ST_SESSION_END);
+
+    if (op != NULL) {
+        op->session = l->session;
+    }
+    free(l);
+}
+
+static struct share_group *group_of(const struct shard *sh, const struct leaving *l, uint32_t mark)
+{
+    struct share_group *g = NULL;
+
+    for (uint32_t i = 0; i < l->n && mark != 0; i++) {
+        if (l->of[i].mark == mark) {
+            if (g != NULL) {
+                return NULL; /* two that look the same */
+            }
+            g = shares_find(sh->b->shares, l->of[i].group);
+        }
+    }
+    return g;
+}
+
+/* A QoS 2 message that has a packet id may have been sent, and then never moves [MQTT-4.8.2-5]. */
+static void move_stored(struct shard *sh, const struct leaving *l, const struct store_entry *e)
+{
+    struct share_group *g = group_of(sh, l, e->group);
+    const bool may_move = (e->flags & 3) < 2 || e->packet_id == 0;
+    struct message *m;
+    struct ticket *t;
+
+    if (e->group == 0 || !may_move || (e->expires_ms != 0 && e->expires_ms <= sh->now_ms)) {
+        return;
+    }
+    if (g == NULL) {
+        shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+        return;
+    }
+    m = message_create(e->name.p, e->name.n, e->data.p, e->data.n, e->props.p, e->props.n);
+    if (m == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        return;
+    }
+    m->qos = e->flags & 3;
+    m->retain = (e->flags & 4) != 0;
+    m->expires_ms = e->expires_ms;
+    m->body_id = broker_new_id(sh->b);
+    t = ticket_for_move(sh, l->session, e->seq, m);
+    if (t == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    } else {
+        share_dispatch(sh, g, m, &t->part[1], true);
+        ticket_finish(&t->part[0]);
+    }
+    message_unref(m);
+}
+
+static void leaving_page(struct shard *sh, struct shard_mail *m)
+{
+    struct leaving *l = (struct leaving *)m;
+    const struct store_page *p = &l->page;
+    uint64_t next = p->from_seq;
+    bool more = p->more && p->n > 0;
+
+    if (sh->ending || p->rc != ST_OK) { /* the next start goes on with it */
+        store_page_free(&l->page);
+        free(l);
+        return;
+    }
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->entries[i].seq >= l->to) { /* was in memory, and has moved from there */
+            more = false;
+            break;
+        }
+        move_stored(sh, l, &p->entries[i]);
+        next = p->entries[i].seq + 1;
+    }
+    sh->budget -= p->n;
+    store_page_free(&l->page);
+    if (!more) {
+        leaving_end(sh, l);
+    } else if (!leaving_ask(sh, l, next)) {
+        free(l);
+    }
+}
+
+bool share_move_stored(struct shard *sh, const struct client *c)
+{
+    const struct outq *q = c->out;
+    struct leaving *l;
+
+    if (!sh->spills || sh->ending || !c->stored || c->nshared == 0 || q == NULL ||
+        q->disk.count == 0) {
+        return false;
+    }
+    l = malloc(sizeof(*l) + c->nshared * sizeof(l->of[0]));
+    if (l == NULL) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, (int64_t)q->disk.count);
+        return false;
+    }
+    *l = (struct leaving){.shard = sh, .session = client_session(c), .to = q->disk.to};
+    for (const struct sub *s = c->subs.first; s != NULL && l->n < c->nshared; s = s->owner_next) {
+        if (s->shared) {
+            const uint64_t id = filter_subs_id(s->filter);
+            l->of[l->n++] = (struct membership){share_mark(sh, c, id), id};
+        }
+    }
+    if (!leaving_ask(sh, l, q->disk.from)) {
+        free(l);
+        return false;
+    }
+    return true;
+}
+
+void share_leaving(struct store_op *op, uint64_t session)
+{
+    *op = (struct store_op){.kind = ST_SESSION_PUT,
+                            .session = session,
+                            .flags = SESSION_LEAVING,
+                            .expires_ms = -1}; /* long ago; 0 stands for connected */
 }
 
 /* ---- membership ---- */

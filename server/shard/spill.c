@@ -202,13 +202,18 @@ static uint32_t several_ids(struct shard *sh, const struct client *c, const stru
 }
 
 /* One entry back into memory; false: no memory, the rest stays on disk. */
-static bool take_entry(struct shard *sh, struct client *c, const struct store_entry *e)
+static bool take_entry(struct shard *sh, struct client *c, const struct store_entry *e,
+                       uint64_t group)
 {
     struct outq *q = c->out;
     struct message *m = message_of(e);
     uint32_t id = e->number;
-    struct encode as = {
-        .msg = m, .ids = &id, .nids = id != 0, .qos = e->flags & 3, .retain = (e->flags & 4) != 0};
+    struct encode as = {.msg = m,
+                        .ids = &id,
+                        .group = group,
+                        .nids = id != 0,
+                        .qos = e->flags & 3,
+                        .retain = (e->flags & 4) != 0};
     struct out_msg *o;
     uint64_t bytes;
 
@@ -265,6 +270,8 @@ static void take_page(struct shard *sh, struct client *c, const struct page_mail
     const struct store_page *p = &pm->page;
     struct outq *q = c->out;
     bool complete = !p->more;
+    uint32_t mark = 0; /* of the group found last: most pages have one at most */
+    uint64_t group = 0;
 
     for (uint32_t i = 0; i < p->n; i++) {
         const struct store_entry *e = &p->entries[i];
@@ -272,7 +279,11 @@ static void take_page(struct shard *sh, struct client *c, const struct page_mail
             complete = true; /* of later ones it may have some and not others */
             break;
         }
-        if (!take_entry(sh, c, e)) {
+        if (e->group != mark) {
+            mark = e->group;
+            group = mark == 0 ? 0 : share_of_mark(sh, c, mark);
+        }
+        if (!take_entry(sh, c, e, group)) {
             return; /* no memory: asked for again from here */
         }
         q->disk.from = e->seq + 1;
