@@ -63,8 +63,10 @@ void message_ref(struct message *m, uint32_t n)
 void message_unref(struct message *m)
 {
     /* Release: our last reads come before whoever frees. Acquire: the one that frees comes after
-     * everyone's. */
-    if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1) {
+     * everyone's. Who finds 1 has the only reference, and nobody can take another: no need to write
+     * it. */
+    if (atomic_load_explicit(&m->refs, memory_order_acquire) == 1 ||
+        atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1) {
         free(m);
     }
 }

@@ -359,6 +359,7 @@ struct retained_cursor {
     unsigned stripe; /* the one under way */
     bool is_exact;   /* no wildcard: one topic to look up */
     bool is_begun;   /* `place` is set */
+    size_t literal;  /* bytes up to the first level with a wildcard */
     struct place
         place; /* a reference of our own keeps place.base, whose text is the place reached */
     size_t n;
@@ -408,9 +409,7 @@ static const char *literal_end(const char *level, const char *end)
 
 static struct place first_place(const struct retained_cursor *c)
 {
-    size_t n = (size_t)(literal_end(c->filter, c->filter + c->n) - c->filter);
-
-    return (struct place){.suffix = c->filter, .suffix_n = n};
+    return (struct place){.suffix = c->filter, .suffix_n = c->literal};
 }
 
 static struct place after_prefix(struct message *m, size_t prefix_n, const char *suffix, size_t n)
@@ -496,6 +495,7 @@ struct retained_cursor *retained_cursor_create(const char *filter, size_t n, uin
     }
     *c = (struct retained_cursor){.up_to = up_to_number, .n = n};
     memcpy(c->filter, filter, n);
+    c->literal = (size_t)(literal_end(c->filter, c->filter + n) - c->filter);
     c->is_exact = memchr(filter, '+', n) == NULL && memchr(filter, '#', n) == NULL;
     return c;
 }

@@ -37,6 +37,7 @@ struct subscribers {
     uint64_t seed;
     struct table by_filter;
     struct table by_owner;
+    struct filter_subs *last; /* found last: messages come in runs of one topic; NULL: none */
     size_t count;
     size_t bytes; /* without the tables */
 };
@@ -70,9 +71,20 @@ static bool owner_eq(const void *p, const void *key)
     return sub->owner == k->owner && sub->filter->id == k->id;
 }
 
-struct filter_subs *subscribers_of_filter(const struct subscribers *s, uint64_t filter_id)
+static struct filter_subs *find_filter(const struct subscribers *s, uint64_t filter_id)
 {
     return table_find(&s->by_filter, filter_hash(s, filter_id), filter_eq, &filter_id);
+}
+
+struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter_id)
+{
+    struct filter_subs *f = s->last;
+
+    if (f == NULL || f->id != filter_id) {
+        f = find_filter(s, filter_id);
+        s->last = f;
+    }
+    return f;
 }
 
 static struct sub **entries(struct filter_subs *f)
@@ -98,7 +110,7 @@ static struct sub *find_in(const struct subscribers *s, struct filter_subs *f, u
 
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id)
 {
-    struct filter_subs *f = subscribers_of_filter(s, filter_id);
+    struct filter_subs *f = find_filter(s, filter_id);
 
     return f == NULL ? NULL : find_in(s, f, owner);
 }
@@ -300,6 +312,9 @@ static void filter_end(struct subscribers *s, struct filter_subs *f)
     (void)tree_change(s->tree, f->node, s->shard, 0);
     f->node = NULL;
     table_remove(&s->by_filter, filter_hash(s, f->id), f);
+    if (s->last == f) {
+        s->last = NULL;
+    }
     if (f->pins == 0) {
         filter_free(s, f);
     }
@@ -429,7 +444,7 @@ enum subs_rc subscribers_put(struct subscribers *s, struct sub_owner *list, uint
 
     assert(owner != 0);
     if (tree_find(s->tree, filter, n, &id) != NULL) {
-        f = subscribers_of_filter(s, id);
+        f = find_filter(s, id);
         sub = f == NULL ? NULL : find_in(s, f, owner);
     }
     if (sub != NULL) {

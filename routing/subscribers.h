@@ -71,8 +71,7 @@ struct sub *subscribers_find(const struct subscribers *s, uint64_t owner, const 
 void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct sub *sub);
 
 /* ---- delivery ---- */
-struct filter_subs *subscribers_of_filter(const struct subscribers *s,
-                                          uint64_t filter_id); /* or NULL */
+struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter_id); /* or NULL */
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id);
 
 /* Positions in use (live subscriptions, plus holes while pinned); entries may be NULL while pinned.

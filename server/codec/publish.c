@@ -39,8 +39,8 @@ static enum dec_rc decode_props(struct publish *out, struct cursor *c, bool from
     return DEC_OK;
 }
 
-enum dec_rc publish_decode(struct publish *out, struct span body, uint8_t flags,
-                           enum mqtt_version v, bool from_server, const char **why)
+static enum dec_rc decode(struct publish *out, struct span body, uint8_t flags, enum mqtt_version v,
+                          bool from_server, struct span known, const char **why)
 {
     struct cursor c = cur_of(body);
     enum dec_rc rc;
@@ -55,7 +55,8 @@ enum dec_rc publish_decode(struct publish *out, struct span body, uint8_t flags,
     if (!cur_bin(&c, &out->topic)) {
         return dec_fail(DEC_MALFORMED, why, "topic name cut short");
     }
-    rc = topic_name_check(out->topic, why);
+    out->topic_known = known.n > 0 && span_eq(out->topic, known);
+    rc = out->topic_known ? DEC_OK : topic_name_check(out->topic, why);
     if (rc == DEC_OK && out->qos > 0) {
         rc = cur_packet_id(&c, &out->packet_id, why);
     }
@@ -68,6 +69,18 @@ enum dec_rc publish_decode(struct publish *out, struct span body, uint8_t flags,
         out->payload = cur_rest(&c);
     }
     return rc;
+}
+
+enum dec_rc publish_decode(struct publish *out, struct span body, uint8_t flags,
+                           enum mqtt_version v, bool from_server, const char **why)
+{
+    return decode(out, body, flags, v, from_server, SPAN_NULL, why);
+}
+
+enum dec_rc publish_decode_known(struct publish *out, struct span body, uint8_t flags,
+                                 enum mqtt_version v, struct span known, const char **why)
+{
+    return decode(out, body, flags, v, false, known, why);
 }
 
 static size_t remaining_of(enum mqtt_version v, uint8_t qos, size_t topic_n, size_t props_n,

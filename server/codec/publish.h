@@ -15,6 +15,7 @@ struct publish {
     uint8_t qos;
     bool dup;
     bool retain;
+    bool topic_known; /* see publish_decode_known() */
 };
 
 /*
@@ -26,6 +27,13 @@ struct publish {
  */
 enum dec_rc publish_decode(struct publish *out, struct span body, uint8_t flags,
                            enum mqtt_version v, bool from_server, const char **why);
+/*
+ * The same for a packet from a client, when `known` is the topic of an earlier one that was found
+ * valid: an equal one is not looked at again, and topic_known says so. Messages come in runs of one
+ * topic.
+ */
+enum dec_rc publish_decode_known(struct publish *out, struct span body, uint8_t flags,
+                                 enum mqtt_version v, struct span known, const char **why);
 
 /*
  * Whole packet size for these parts; props is the encoded block without its length (ignored

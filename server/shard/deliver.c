@@ -239,7 +239,6 @@ static bool run_cursor(struct shard *sh, struct delivery *d)
     uint32_t n;
     const uint64_t *ids = filter_ids(d, &n);
 
-    sh->epoch++;
     for (; d->filter < n; d->filter++, d->pos = 0, d->end = 0) {
         struct filter_subs *f = d->pinned[d->filter];
         if (f == NULL) {
@@ -342,7 +341,6 @@ static bool deliver_or_pause(struct shard *sh, struct delivery *d)
         return !pin_all(sh, d); /* the next ones queue behind this one as well */
     }
     if (total <= COLLECT_MAX && n <= FILTERS_MAX) {
-        sh->epoch++;
         if (n == 1) {
             single_filter(sh, d, f[0]);
         } else {

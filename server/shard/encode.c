@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A message as bytes for one receiver. Small packets without anything of the receiver's own but the
- * packet id are encoded once per (version, QoS, retain) and copied; large payloads are not copied
- * at all, the output queue borrows them.
+ * packet id are put together by copying the message's parts, which lie there as the packet has
+ * them; large payloads are not copied at all, the output queue borrows them.
  */
 #include "server/shard/internal.h"
 
 #include <stdlib.h>
 
-#define SUB_ID_MAX 5u /* identifier and four bytes */
+#define SUB_ID_MAX 5u    /* identifier and four bytes */
+#define HEADER_MAX 5u    /* first byte and remaining length */
+#define PLAIN_MAX  1024u /* topic, payload and properties */
 
 /* The topic as the receiver is to see it: without its listener's mount point. */
 static struct span topic_for(const struct link *l, const struct message *m)
@@ -179,62 +181,63 @@ out:
     return rc;
 }
 
-/* Fills the slot for this message; false: not one for here. */
-static bool encode_once(struct shard *sh, struct encoded *slot, const struct link *l,
-                        const struct encode *e)
+/* Nothing of the receiver's own but the packet id, and small enough to be copied. */
+static bool is_plain(const struct link *l, const struct encode *e)
 {
     const struct message *m = e->msg;
-    struct publish pub = {.topic = span_of(message_topic(m), m->topic_n),
-                          .payload = span_of(message_payload(m), m->payload_n),
-                          .qos = e->qos,
-                          .retain = e->retain,
-                          .packet_id = 1};
-    size_t total = publish_size(l->version, e->qos, m->topic_n, m->props_n, m->payload_n);
-    size_t n;
-    size_t id_at = 0;
 
-    slot->epoch = sh->epoch;
-    slot->n = 0;
-    if (total > ENCODE_MAX || (l->version == MQTT_5 && m->expires_ms != 0)) {
+    return l->plain_out && !e->dup && e->nids == 0 &&
+           (l->version != MQTT_5 || m->expires_ms == 0) &&
+           message_size(m) <= sizeof(*m) + PLAIN_MAX;
+}
+
+/* A message holds its topic as the packet does, with the length in front. */
+static bool encode_plain(struct link *l, const struct encode *e)
+{
+    const struct message *m = e->msg;
+    bool v5 = l->version == MQTT_5;
+    size_t head = 2u + m->topic_n;
+    size_t remaining = head + (e->qos > 0 ? 2u : 0u) + m->payload_n +
+                       (v5 ? varint_size(m->props_n) + m->props_n : 0);
+    uint8_t *start = conn_out_room(&l->conn, HEADER_MAX + remaining);
+    uint8_t *p = start;
+
+    if (p == NULL) {
         return false;
     }
-    n = publish_encode_head(slot->bytes, &pub, span_of(message_props(m), m->props_n), l->version,
-                            &id_at);
-    memcpy(slot->bytes + n, message_payload(m), m->payload_n);
-    slot->n = (uint32_t)total;
-    slot->packet_id_at = (uint32_t)id_at;
+    p += frame_put_header(
+        p, (uint8_t)(MQTT_PUBLISH << 4 | (unsigned)e->qos << 1 | (e->retain ? 1u : 0u)),
+        (uint32_t)remaining);
+    memcpy(p, m->data, head);
+    p += head;
+    if (e->qos > 0) {
+        *p++ = (uint8_t)(e->packet_id >> 8);
+        *p++ = (uint8_t)e->packet_id;
+    }
+    if (v5) {
+        p += varint_put(p, m->props_n);
+        memcpy(p, message_props(m), m->props_n);
+        p += m->props_n;
+    }
+    memcpy(p, message_payload(m), m->payload_n);
+    conn_out_add(&l->conn, (size_t)(p - start) + m->payload_n);
     return true;
 }
 
 enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct encode *e)
 {
-    struct message *m = e->msg;
-    struct encoded *slot =
-        &sh->encoded[(l->version == MQTT_5 ? 8 : 0) | (e->qos << 1) | (e->retain ? 1 : 0)];
-    enum encode_rc rc;
-    uint8_t *p;
+    enum encode_rc rc = ENCODE_OK;
 
-    if (l->plain_out && !e->dup && e->nids == 0 &&
-        (slot->epoch == sh->epoch ? slot->n > 0 : encode_once(sh, slot, l, e))) {
-        p = conn_out_room(&l->conn, slot->n);
-        if (p == NULL) {
-            link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
-            return ENCODE_NOMEM;
-        }
-        memcpy(p, slot->bytes, slot->n);
-        if (e->qos > 0) {
-            p[slot->packet_id_at] = (uint8_t)(e->packet_id >> 8);
-            p[slot->packet_id_at + 1] = (uint8_t)e->packet_id;
-        }
-        conn_out_add(&l->conn, slot->n);
-        rc = ENCODE_OK;
-    } else {
+    if (!is_plain(l, e)) {
         rc = encode_any(sh, l, e);
+    } else if (!encode_plain(l, e)) {
+        link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
+        rc = ENCODE_NOMEM;
     }
     if (rc == ENCODE_OK) {
         shard_count(sh, METRIC_PUBLISH_SENT, 1);
         shard_count(sh, METRIC_MESSAGES_SENT, 1);
-        shard_count(sh, METRIC_PUBLISH_BYTES_SENT, m->payload_n);
+        shard_count(sh, METRIC_PUBLISH_BYTES_SENT, e->msg->payload_n);
         link_dirty(sh, l);
     }
     return rc;

@@ -106,7 +106,8 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
 {
     const struct config *cfg = sh->cfg;
 
-    if (!topic_name_is_valid((const char *)p->topic.p, p->topic.n, cfg->max_topic_levels)) {
+    if (!p->topic_known &&
+        !topic_name_is_valid((const char *)p->topic.p, p->topic.n, cfg->max_topic_levels)) {
         return (struct verdict){RC_TOPIC_NAME_INVALID, "invalid topic name"};
     }
     if (p->qos > listener_conf(l->listener)->max_qos) {
@@ -116,7 +117,7 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
         return (struct verdict){RC_RETAIN_NOT_SUPPORTED,
                                 "retained message, retain_available is false"};
     }
-    if (sys_topic_is_reserved(p->topic)) {
+    if (!p->topic_known && sys_topic_is_reserved(p->topic)) {
         return (struct verdict){RC_NOT_AUTHORIZED, NULL};
     }
     if (cfg->message_size_limit != 0 && p->payload.n > cfg->message_size_limit) {
@@ -272,6 +273,15 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
     }
 }
 
+/* What it was checked for depends on nothing but the configuration. */
+static void remember_topic(struct shard *sh, const struct publish *p)
+{
+    if (!p->topic_known && p->topic.n <= sizeof(sh->known_topic)) {
+        memcpy(sh->known_topic, p->topic.p, p->topic.n);
+        sh->known_topic_n = p->topic.n;
+    }
+}
+
 void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t flags)
 {
     struct publish p;
@@ -283,7 +293,8 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
     if (!admit(sh, l)) {
         return;
     }
-    rc = publish_decode(&p, body, flags, l->version, false, &why);
+    rc = publish_decode_known(&p, body, flags, l->version,
+                              span_of(sh->known_topic, sh->known_topic_n), &why);
     if (rc != DEC_OK) {
         handle_malformed(sh, l, rc, why);
         return;
@@ -307,5 +318,6 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
         refuse(sh, l, &p, v);
         return;
     }
+    remember_topic(sh, &p);
     route(sh, l, &p);
 }

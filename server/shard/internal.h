@@ -41,10 +41,10 @@
 #define MAILBOX_HIGH                                                                               \
     65536u /* items waiting in a target's mailbox before its publishers are paused */
 
-#define TOPIC_TEXT_MAX 65536u /* any filter */
-#define READ_SCRATCH   (512u * 1024u)
-#define ENCODE_MAX     1024u /* packets up to this size are encoded once and copied */
-#define BORROW_MIN     4096u /* payloads from this size are not copied into output buffers */
+#define TOPIC_TEXT_MAX  65536u /* any filter */
+#define KNOWN_TOPIC_MAX 256u
+#define READ_SCRATCH    (512u * 1024u)
+#define BORROW_MIN      4096u /* payloads from this size are not copied into output buffers */
 #define PENDING_ACKS                                                                               \
     4096u /* answers of one connection that wait for the store before it is not read */
 #define CLOGGED_FACTOR                                                                             \
@@ -353,13 +353,6 @@ struct copy {
 
 /* ---- the shard ---- */
 
-struct encoded {
-    uint32_t epoch; /* valid when it is the shard's */
-    uint32_t n;     /* bytes; 0: too large for here */
-    uint32_t packet_id_at;
-    uint8_t bytes[ENCODE_MAX];
-};
-
 struct outbox {
     struct mail *first, *last;
     size_t n;
@@ -413,18 +406,18 @@ struct shard {
     uint32_t copies_cap;
     uint32_t *ids;
     uint32_t ids_n, ids_cap;
-    uint32_t epoch;             /* moves with every message encoded */
-    struct encoded encoded[16]; /* by version, QoS, retain */
     struct metrics metrics;
-    struct orphan_will *orphans;     /* wills without a session */
-    struct ticket *lazy;             /* changes gathered in a turn; NULL: none */
-    uint32_t lazy_n;                 /* operations in the one before */
-    uint64_t released[64];           /* hashed: QoS 2 ids that `lazy` releases */
-    struct ticket *held, *held_last; /* not handed over yet, in their order */
-    struct ticket *gone, *gone_last; /* vanished, to be answered at the turn's end */
-    uint32_t held_number;            /* counts held tickets */
-    struct hold_memo memos[256];     /* by uid */
-    uint8_t *scratch;                /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    struct orphan_will *orphans;          /* wills without a session */
+    struct ticket *lazy;                  /* changes gathered in a turn; NULL: none */
+    uint32_t lazy_n;                      /* operations in the one before */
+    uint64_t released[64];                /* hashed: QoS 2 ids that `lazy` releases */
+    struct ticket *held, *held_last;      /* not handed over yet, in their order */
+    struct ticket *gone, *gone_last;      /* vanished, to be answered at the turn's end */
+    uint32_t held_number;                 /* counts held tickets */
+    struct hold_memo memos[256];          /* by uid */
+    uint8_t known_topic[KNOWN_TOPIC_MAX]; /* of the last PUBLISH accepted under this cfg */
+    size_t known_topic_n;
+    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* shard.c */
@@ -503,7 +496,7 @@ bool outq_is_loading(
     const struct client *c); /* packet ids may be in use that are not known here yet */
 struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no memory */
 void outq_free(struct shard *sh, struct client *c);
-/* d: NULL for replays. The caller moves sh->epoch with every message. */
+/* d: NULL for replays. */
 void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
                 const struct copy *copy);
 void outq_connected(struct shard *sh, struct client *c); /* a new connection: resume */
@@ -625,7 +618,7 @@ bool route_publish(struct shard *sh, struct route *r); /* false: no memory; noth
 /* replay.c */
 /* *out: NULL if no retained message matches. False: no memory. */
 bool replay_create(struct shard *sh, struct sub *sub, struct replay **out);
-void replay_append(struct replay ***last, struct replay *r);     /* to a list being gathered */
+void replay_append(struct replay ***last, struct replay *r); /* to a list being gathered */
 void replay_start(struct shard *sh, struct client *c, struct replay *list); /* owns the list */
 void replay_cancel_list(struct replay *list);
 void replay_forget(struct client *c); /* all of a session that ends */

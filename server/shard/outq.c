@@ -289,7 +289,6 @@ static bool send_one(struct shard *sh, struct client *c, struct out_msg *o)
     struct outq *q = c->out;
     struct encode e = encode_of(o);
 
-    sh->epoch++;
     switch (encode_publish(sh, c->link, &e)) {
     case ENCODE_OK:
         o->sent = true;
@@ -412,7 +411,6 @@ static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
 {
     struct encode e = encode_of(o);
 
-    sh->epoch++;
     (void)encode_publish(sh, c->link, &e); /* what cannot be sent is gone: QoS 0 */
     outq_destroy(sh, c->out, o);
 }
@@ -621,8 +619,7 @@ static void offer_acknowledged(struct shard *sh, const struct delivery *d, struc
         }
         return;
     }
-    /* The usual case: last in flight, and the first this connection has not seen. The caller's
-     * epoch keeps the encoding shared between receivers. */
+    /* The usual case: last in flight, and the first this connection has not seen. */
     struct encode send = *e;
     send.packet_id = o->packet_id;
     switch (encode_publish(sh, c->link, &send)) {

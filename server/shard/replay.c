@@ -30,6 +30,7 @@
 struct replay {
     struct replay *next;
     struct retained_cursor *cursor;
+    struct message *first; /* found when the subscription was made, a reference; NULL: none */
     uint64_t filter_id;
     uint32_t sub_id;
     uint8_t qos;
@@ -56,41 +57,39 @@ struct replay_set {
     struct batch *batch; /* of the first; NULL: none */
 };
 
-/* Most filters find nothing; that is seen here, so that no replay waits for its turn to see it. */
-static bool finds_nothing(struct shard *sh, struct retained_cursor **c, const char *filter,
-                          size_t n, uint64_t floor)
+static void clear(struct replay *r)
 {
-    struct message *m;
-    bool done;
-
-    if (retained_next(sh->b->retained, *c, sh->now_ms, &m, 1, &done) == 0) {
-        return done;
+    if (r->first != NULL) {
+        message_unref(r->first);
     }
-    message_unref(m);
-    retained_cursor_destroy(*c); /* from the start again, when it is its turn */
-    *c = retained_cursor_create(filter, n, floor);
-    return false;
+    retained_cursor_destroy(r->cursor);
 }
 
+/* Most filters find nothing; that is seen here, so that no replay waits for its turn to see it. */
 bool replay_create(struct shard *sh, struct sub *sub, struct replay **out)
 {
     char *filter = (char *)sh->scratch + READ_SCRATCH;
     size_t n = sub_filter_text(sub, filter, TOPIC_TEXT_MAX);
-    struct retained_cursor *c = retained_cursor_create(filter, n, sub->floor);
+    struct replay found = {.cursor = retained_cursor_create(filter, n, sub->floor)};
     struct replay *r;
+    bool done;
 
     *out = NULL;
-    sh->budget -= LOOK_COST;
-    if (c != NULL && finds_nothing(sh, &c, filter, n, sub->floor)) {
-        retained_cursor_destroy(c);
-        return true;
-    }
-    r = c == NULL ? NULL : calloc(1, sizeof(*r));
-    if (r == NULL) {
-        retained_cursor_destroy(c);
+    if (found.cursor == NULL) {
         return false;
     }
-    r->cursor = c;
+    sh->budget -= LOOK_COST;
+    if (retained_next(sh->b->retained, found.cursor, sh->now_ms, &found.first, 1, &done) == 0 &&
+        done) {
+        retained_cursor_destroy(found.cursor);
+        return true;
+    }
+    r = malloc(sizeof(*r));
+    if (r == NULL) {
+        clear(&found);
+        return false;
+    }
+    *r = found;
     r->filter_id = filter_subs_id(sub->filter);
     r->sub_id = sub->id;
     r->qos = sub->qos;
@@ -100,7 +99,7 @@ bool replay_create(struct shard *sh, struct sub *sub, struct replay **out)
 
 static void replay_free(struct replay *r)
 {
-    retained_cursor_destroy(r->cursor);
+    clear(r);
     free(r);
 }
 
@@ -315,7 +314,6 @@ static void send_one(struct shard *sh, struct client *client, const struct repla
                      .nids = r->sub_id != 0,
                      .id = r->sub_id};
 
-    sh->epoch++;
     sh->budget--;
     outq_offer(sh, NULL, m, &c);
 }
@@ -362,13 +360,31 @@ static bool has_stub(struct message *const *v, size_t n)
     return false;
 }
 
+/* What was found when the subscription was made, unless it was replaced since. */
+static size_t take_first(struct shard *sh, struct replay *r, struct message **v)
+{
+    struct message *m = r->first;
+
+    r->first = NULL;
+    if (m == NULL) {
+        return 0;
+    }
+    if (!retained_is_current(sh->b->retained, m)) {
+        message_unref(m);
+        return 0;
+    }
+    v[0] = m;
+    return 1;
+}
+
 /* The next messages of the first replay of the set, which goes when it is over. */
 static void find_more(struct shard *sh, struct replay_set *s)
 {
     struct message *v[BATCH];
     bool done;
-    size_t n = retained_next(sh->b->retained, s->first->cursor, sh->now_ms, v, BATCH, &done);
+    size_t n = take_first(sh, s->first, v);
 
+    n += retained_next(sh->b->retained, s->first->cursor, sh->now_ms, v + n, BATCH - n, &done);
     if (has_stub(v, n)) {
         s->batch = batch_create(sh, s, v, n, done);
         if (s->batch != NULL) {

@@ -347,6 +347,16 @@ static void add_budget(struct shard *sh, int64_t n)
     sh->budget = (sh->budget > 0 ? sh->budget : 0) + n;
 }
 
+static void take_config(struct shard *sh)
+{
+    const struct config *cfg = atomic_load_explicit(&sh->b->config, memory_order_acquire);
+
+    if (cfg != sh->cfg) {
+        sh->cfg = cfg;
+        sh->known_topic_n = 0;
+    }
+}
+
 static void turn(struct shard *sh)
 {
     int n = wait_events(sh);
@@ -354,7 +364,7 @@ static void turn(struct shard *sh)
     bool left;
 
     sh->now_ms = clock_now_ms(sh->b->clock);
-    sh->cfg = atomic_load_explicit(&sh->b->config, memory_order_acquire);
+    take_config(sh);
     for (int i = 0; i < n; i++) {
         struct epoll_event *ev = &sh->loop.events[i];
         if (ev->data.ptr == sh) {
@@ -427,7 +437,6 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->ready_last = &sh->ready;
     sh->jobs_last = &sh->jobs;
     sh->replays_last = &sh->replays;
-    sh->epoch = 1;
     timer_wheel_init(&sh->wheel, sh->now_ms);
     sh->outboxes = calloc(b->nshards, sizeof(*sh->outboxes));
     sh->scratch = malloc(READ_SCRATCH + TOPIC_TEXT_MAX);

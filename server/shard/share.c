@@ -141,7 +141,6 @@ static bool give(struct shard *sh, const struct share_delivery *d, uint32_t turn
     if (sh->cfg->upgrade_outgoing_qos) {
         c.qos = s->qos;
     }
-    sh->epoch++;
     sh->budget--;
     outq_offer(sh, &as, d->msg, &c);
     return true;

@@ -47,7 +47,8 @@ static const struct {
     {"0000 00 'x'", 0, MQTT_5, CLIENT, DEC_PROTOCOL, "", ""},
     {"0000 03 23 0001 'x'", 0, MQTT_5, CLIENT, DEC_OK, "", "'x'"},
     {"0001 'a' 03 23 0001 'x'", 0, MQTT_5, CLIENT, DEC_OK, "'a'", "'x'"},
-    {"0000 03 23 0000 'x'", 0, MQTT_5, CLIENT, DEC_OK, "", "'x'"}, /* alias 0: the shard's to refuse */
+    {"0000 03 23 0000 'x'", 0, MQTT_5, CLIENT, DEC_OK, "",
+     "'x'"}, /* alias 0: the shard's to refuse */
     {"0003 'a/+'", 0, MQTT_3_1_1, CLIENT, DEC_TOPIC_NAME, "'a/+'", ""},
     {"0003 'a/#' 00", 0, MQTT_5, CLIENT, DEC_TOPIC_NAME, "'a/#'", ""},
     {"000a 'abcdefgh+i' 00", 0, MQTT_5, CLIENT, DEC_TOPIC_NAME, "'abcdefgh+i'", ""},
@@ -270,9 +271,41 @@ static void test_size(void)
     CU_ASSERT_EQUAL(publish_size(MQTT_5, 0, 3, 0, 268435450), SIZE_MAX);
 }
 
+/* Only an equal topic is taken without a look; every other one is judged as ever. */
+static void test_known_topic(void)
+{
+    const struct span known = span_str("a/b");
+    struct bytes body;
+    struct publish m;
+    const char *why;
+
+    for (size_t i = 0; i < sizeof(packets) / sizeof(packets[0]); i++) {
+        enum dec_rc rc;
+
+        if (packets[i].from_server) {
+            continue;
+        }
+        body = bytes_of(packets[i].body);
+        rc =
+            publish_decode_known(&m, bytes_span(body), packets[i].flags, packets[i].v, known, &why);
+        CU_ASSERT_EQUAL(rc, packets[i].rc);
+        CU_ASSERT_EQUAL(m.topic_known, m.topic.n == 3 && memcmp(m.topic.p, "a/b", 3) == 0);
+        bytes_free(&body);
+    }
+    body = bytes_of("0003 'a/+'"); /* whoever says that it is valid is believed */
+    CU_ASSERT_EQUAL(
+        publish_decode_known(&m, bytes_span(body), 0, MQTT_3_1_1, span_str("a/+"), &why), DEC_OK);
+    CU_ASSERT_TRUE(m.topic_known);
+    CU_ASSERT_EQUAL(publish_decode(&m, bytes_span(body), 0, MQTT_3_1_1, CLIENT, &why),
+                    DEC_TOPIC_NAME);
+    CU_ASSERT_FALSE(m.topic_known);
+    bytes_free(&body);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(decode)
+    UNIT_TEST(known_topic)
     UNIT_TEST(fields)
     UNIT_TEST(prefixes)
     UNIT_TEST(encode)
