@@ -110,7 +110,7 @@ static void fill_in(struct store_options *o)
 
 /* ---- threads ---- */
 
-static bool start(pthread_t *t, void *(*fn)(void *), struct durable *d)
+static bool start(pthread_t *t, const char *name, void *(*fn)(void *), struct durable *d)
 {
     pthread_attr_t attr;
     bool ok;
@@ -121,14 +121,17 @@ static bool start(pthread_t *t, void *(*fn)(void *), struct durable *d)
     pthread_attr_setstacksize(&attr, STACK);
     ok = pthread_create(t, &attr, fn, d) == 0;
     pthread_attr_destroy(&attr);
+    if (ok) {
+        pthread_setname_np(*t, name);
+    }
     return ok;
 }
 
 static bool start_threads(struct durable *d)
 {
-    d->has_reader = start(&d->reader_thread, reader_thread, d);
-    d->has_fold = d->has_reader && start(&d->fold_thread, fold_thread, d);
-    d->has_store = d->has_fold && start(&d->store_thread, writer_thread, d);
+    d->has_reader = start(&d->reader_thread, "store-reader", reader_thread, d);
+    d->has_fold = d->has_reader && start(&d->fold_thread, "store-fold", fold_thread, d);
+    d->has_store = d->has_fold && start(&d->store_thread, "store", writer_thread, d);
     return d->has_store;
 }
 

@@ -86,6 +86,7 @@ struct ack_slot {
     bool ready;
     uint16_t packet_id;
     uint32_t ncodes;
+    uint32_t held;   /* number of the last held ticket before it on this connection; 0: none */
     uint8_t codes[]; /* SUBACK, UNSUBACK; of CONNACK the whole packet */
 };
 
@@ -360,8 +361,7 @@ struct outbox {
 
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
 struct hold_memo {
-    uint64_t publisher; /* uid; 0: none */
-    uint32_t number;    /* of its last held ticket */
+    uint32_t publisher; /* of its uid */
     uint16_t skip;      /* so many are not held from now on */
     uint8_t level;      /* failures, less successes: log2 of the next skip */
 };
@@ -407,17 +407,17 @@ struct shard {
     uint32_t *ids;
     uint32_t ids_n, ids_cap;
     struct metrics metrics;
-    struct orphan_will *orphans;          /* wills without a session */
-    struct ticket *lazy;                  /* changes gathered in a turn; NULL: none */
-    uint32_t lazy_n;                      /* operations in the one before */
-    uint64_t released[64];                /* hashed: QoS 2 ids that `lazy` releases */
-    struct ticket *held, *held_last;      /* not handed over yet, in their order */
-    struct ticket *gone, *gone_last;      /* vanished, to be answered at the turn's end */
-    uint32_t held_number;                 /* counts held tickets */
-    struct hold_memo memos[256];          /* by uid */
+    struct orphan_will *orphans;     /* wills without a session */
+    struct ticket *lazy;             /* changes gathered in a turn; NULL: none */
+    uint32_t lazy_n;                 /* operations in the one before */
+    uint64_t released[64];           /* hashed: QoS 2 ids that `lazy` releases */
+    struct ticket *held, *held_last; /* not handed over yet, in their order */
+    struct ticket *gone, *gone_last; /* vanished, to be answered at the turn's end */
+    uint32_t held_number;            /* counts held tickets */
+    struct hold_memo memos[1024];    /* by uid; one may take another's place: it only costs time */
     uint8_t known_topic[KNOWN_TOPIC_MAX]; /* of the last PUBLISH accepted under this cfg */
     size_t known_topic_n;
-    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    uint8_t *scratch;                /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* shard.c */

@@ -426,7 +426,8 @@ struct ack_slot *link_slot(struct shard *sh, struct link *l, enum mqtt_type type
                            .type = (uint8_t)type,
                            .reason = (uint8_t)reason,
                            .packet_id = packet_id,
-                           .ncodes = (uint32_t)ncodes};
+                           .ncodes = (uint32_t)ncodes,
+                           .held = l->acks_last == NULL ? 0 : l->acks_last->held};
     if (ncodes > 0) {
         memcpy(s->codes, codes, ncodes);
     }

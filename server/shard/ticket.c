@@ -324,10 +324,15 @@ static void list_append(struct shard *sh, struct ticket *t)
     t->is_held = true;
 }
 
-/* What is known of a publisher; another one may have taken its place. */
+/* What is known of a publisher: nothing, if another one has had its place meanwhile. */
 static struct hold_memo *memo_of(struct shard *sh, uint64_t publisher)
 {
-    return &sh->memos[publisher % (sizeof(sh->memos) / sizeof(sh->memos[0]))];
+    struct hold_memo *m = &sh->memos[publisher % (sizeof(sh->memos) / sizeof(sh->memos[0]))];
+
+    if (m->publisher != (uint32_t)publisher) {
+        *m = (struct hold_memo){.publisher = (uint32_t)publisher};
+    }
+    return m;
 }
 
 static void memo_note(struct shard *sh, const struct ticket *t, bool vanished)
@@ -339,9 +344,6 @@ static void memo_note(struct shard *sh, const struct ticket *t, bool vanished)
         return;
     }
     m = memo_of(sh, l->client->uid);
-    if (m->publisher != l->client->uid) {
-        return;
-    }
     if (vanished) {
         m->level = m->level > 0 ? (uint8_t)(m->level - 1) : 0;
     } else if (m->skip == 0) { /* once for all that were held together */
@@ -377,24 +379,19 @@ void ticket_hold(struct shard *sh, struct ticket *t, uint64_t publisher, bool ma
 {
     struct hold_memo *m = memo_of(sh, publisher);
 
-    if (m->publisher != publisher) {
-        if (m->publisher != 0) { /* the order of who was here before */
-            release_to(sh, m->number);
-        }
-        *m = (struct hold_memo){
-            .publisher = publisher,
-            .number = (sh->held == NULL ? sh->held_number + 1 : sh->held->number) - 1,
-        };
+    if (t->slot == NULL) {
+        return; /* answered at once: none of its tickets is held */
     }
-    if (!may_vanish || t->slot == NULL || m->skip > 0) {
-        if (may_vanish && m->skip > 0) {
-            m->skip--;
+    if (!may_vanish || m->skip > 0) {
+        m->skip = (uint16_t)(m->skip - (may_vanish && m->skip > 0));
+        if (t->slot->held != 0) {
+            release_to(sh, t->slot->held);
         }
-        release_to(sh, m->number);
         return;
     }
+    sh->held_number += sh->held_number == UINT32_MAX ? 2 : 1; /* 0 is none */
     t->holds = true;
-    t->number = m->number = ++sh->held_number;
+    t->number = t->slot->held = sh->held_number;
     t->held_ms = sh->now_ms;
     list_append(sh, t);
 }
