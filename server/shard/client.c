@@ -111,12 +111,22 @@ static void leave_table(struct shard *sh, struct client *c)
     sh->clients_n--;
 }
 
+static void tell_dropped(struct shard *sh, const struct client *c)
+{
+    if (c->out != NULL && c->out->dropped > 0) {
+        log_limited(sh->b->log, LOGL_NOTICE, LOGR_QUEUE_FULL,
+                    "client " CLIENT_FMT ": its session has ended, %llu messages were dropped",
+                    CLIENT_ARGS(c), (unsigned long long)c->out->dropped);
+    }
+}
+
 /* What a session holds besides its subscriptions. */
 static void release(struct shard *sh, struct client *c)
 {
     timer_cancel(&sh->wheel, &c->timer);
     outq_move_shared(sh, c, true);
     replay_forget(c);
+    tell_dropped(sh, c);
     outq_free(sh, c);
     idset_free(&c->in_ids);
     will_free(&c->will);

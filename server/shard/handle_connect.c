@@ -99,7 +99,6 @@ static void adopt(struct shard *sh, struct client *c, struct link *l, const stru
     c->bridge = con->bridge;
     c->durable = is_durable(con);
     c->expiry_s = expiry_of(sh, con);
-    c->queue_told = false;
     c->stored = c->stored || c->durable;
     l->plain_out = listener_conf(l->listener)->mount_point == NULL &&
                    (l->v5 == NULL || (l->v5->alias_out == NULL && l->v5->max_packet == 0));

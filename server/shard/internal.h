@@ -166,7 +166,7 @@ struct outq {
     uint64_t bytes; /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
-    uint64_t dropped;
+    uint64_t dropped; /* messages, by the session's own limits */
     uint16_t last_id;
 };
 
@@ -238,7 +238,7 @@ struct client {
     bool stored : 1;  /* the store knows it: it was durable on some connection */
     bool bridge : 1;
     bool dying : 1;      /* ended; its subscriptions are being removed */
-    bool queue_told : 1; /* the full queue was logged */
+    bool queue_told : 1; /* that messages are being dropped was logged */
     char id[];
 };
 

@@ -12,8 +12,8 @@
  * PUBREC had come [MQTT-4.4.0-1].
  *
  * Failure modes: the queue is at its limit - the new message is dropped, counted, and said once
- * until there is room again; no memory - the same, counted apart; a message the client cannot take
- * - dropped, counts as delivered.
+ * for each session, with the total when the session ends; no memory - the same, counted apart; a
+ * message the client cannot take - dropped, counts as delivered.
  */
 #include "server/shard/ticket.h"
 
@@ -467,9 +467,6 @@ void outq_pump(struct shard *sh, struct client *c)
     while (q->queue.first != NULL && can_send(sh, c) && pump_queue(sh, c)) {
         (void)pump_flight(sh, c);
     }
-    if (q->queue.first == NULL && q->disk.count == 0) {
-        c->queue_told = false;
-    }
     spill_read(sh, c);
 }
 
@@ -522,7 +519,7 @@ static void drop(struct shard *sh, struct client *c, enum metric why)
     }
     if (!c->queue_told) {
         c->queue_told = true;
-        log_limited(sh->b->log, LOGL_WARNING, LOGR_QUEUE_FULL,
+        log_limited(sh->b->log, LOGL_NOTICE, LOGR_QUEUE_FULL,
                     "client " CLIENT_FMT ": messages are being dropped: %s", CLIENT_ARGS(c),
                     metric_help(why));
     }

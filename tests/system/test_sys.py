@@ -159,6 +159,9 @@ class Values(BrokerTest):
         for c in ends:
             c.disconnect()
         self.connect("keeper", clean=True).disconnect()
+        said = "client keeper: its session has ended, %d messages were dropped" % more("noctule/dropped/queue_full")
+        wait_until(lambda: said in self.broker.log(), said)
+        self.assertEqual(self.broker.log().count("client keeper: messages are being dropped"), 1)
         p.publish("kept/r", b"", 1, retain=True)
         p.disconnect()
         end = self.settled(watch)
