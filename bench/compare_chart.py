@@ -74,12 +74,14 @@ def legend(y):
 def wrapped(about):
     return ["%(noctule)s beside %(mosquitto)s, %(date)s: median of %(rounds)d interleaved rounds of %(seconds)g s"
             % about,
-            "%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s; %(settings)s" % about]
+            "%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s; %(settings)s" % about,
+            "offline durable sessions: noctule acknowledges what is on disk, mosquitto what is in memory "
+            "(persistence true for both, autosave_interval as it comes)"]
 
 
 def draw(about, rows):
     bottom = TOP + PITCH * len(rows)
-    height = bottom + 78
+    height = bottom + 94
     body = [rect(0, 0, WIDTH, height, "#ffffff"),
             text(14, 26, "What a message costs the broker, as a share of mosquitto's cost", 18, weight="bold"),
             text(14, 46, "CPU time per delivered message (per connection, per delivery), or memory; shorter is better",
