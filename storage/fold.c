@@ -27,6 +27,7 @@
 #include <time.h>
 
 #define SLICE_BYTES (4u << 20)
+#define IDS_MAX     65536u  /* QoS 2 ids of a session */
 #define TELL_US     2000000 /* a recovery says so often how far it is */
 
 struct delta {
@@ -47,6 +48,7 @@ struct fold {
     size_t ndeltas, deltas_cap;
     uint64_t dropped;
     struct scratch tmp, key;
+    uint64_t seen[IDS_MAX / 64]; /* QoS 2 ids of the session at hand; 0 between two */
 };
 
 /* ---- slices ---- */
@@ -295,7 +297,75 @@ static int put_session(struct fold *f, const struct gen_session *gs)
     return rc != 0 ? rc : step(f, n);
 }
 
-/* ---- named: subscriptions, QoS 2 ids, retained messages, wills ---- */
+/* ---- QoS 2 ids ---- */
+
+static int by_number(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a;
+    const uint32_t y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* The last word on each id, in the order of ids; ids has room for all. */
+static uint32_t last_inbound(struct fold *f, const struct gen_session *gs, uint32_t *ids)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = gs->ninbound; i-- > 0;) {
+        const uint32_t id = gs->inbound[i] >> 1;
+        if ((f->seen[id / 64] >> id % 64 & 1) == 0) {
+            f->seen[id / 64] |= (uint64_t)1 << id % 64;
+            ids[n++] = gs->inbound[i];
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        f->seen[ids[i] >> 1 >> 6] = 0;
+    }
+    qsort(ids, n, sizeof(*ids), by_number);
+    return n;
+}
+
+static int put_inbound(struct fold *f, uint64_t session, uint32_t what)
+{
+    uint8_t b[10];
+    MDB_val key = {sizeof(b), b};
+    MDB_val none = {0, NULL};
+    int rc;
+
+    put_be64(b, session);
+    put_be16(b + 8, (uint16_t)(what >> 1));
+    rc = (what & 1) != 0 ? mdb_del(f->txn, f->s->inbound, &key, NULL)
+                         : mdb_put(f->txn, f->s->inbound, &key, &none, 0);
+    if (rc == MDB_NOTFOUND) {
+        rc = 0; /* a removal is always kept; often there was nothing to remove */
+    }
+    return rc != 0 ? rc : step(f, sizeof(b));
+}
+
+static int fold_inbound(struct fold *f, const struct gen_session *gs)
+{
+    uint32_t *ids;
+    uint32_t n;
+    int rc = 0;
+
+    if (gs->ninbound == 0) {
+        return 0;
+    }
+    ids = malloc((gs->ninbound < IDS_MAX ? gs->ninbound : IDS_MAX) * sizeof(*ids));
+    if (ids == NULL) {
+        return ENOMEM;
+    }
+    n = last_inbound(f, gs, ids);
+    f->dropped += gs->skip ? n : 0;
+    for (uint32_t i = 0; i < n && !gs->skip && rc == 0; i++) {
+        rc = put_inbound(f, gs->session, ids[i]);
+    }
+    free(ids);
+    return rc;
+}
+
+/* ---- named: subscriptions, retained messages, wills ---- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -309,18 +379,6 @@ static int by_name(const void *a, const void *b)
         return x->session < y->session ? -1 : 1;
     }
     return x->hash < y->hash ? -1 : x->hash > y->hash;
-}
-
-static int put_inbound(struct fold *f, const struct gen_named *n)
-{
-    uint8_t b[10];
-    MDB_val key = {sizeof(b), b};
-    MDB_val none = {0, NULL};
-
-    put_be64(b, n->session);
-    put_be16(b + 8, (uint16_t)n->hash);
-    return n->del ? mdb_del(f->txn, f->s->inbound, &key, NULL)
-                  : mdb_put(f->txn, f->s->inbound, &key, &none, 0);
 }
 
 static int put_will(struct fold *f, const struct gen_named *n, const struct store_op *op)
@@ -359,8 +417,6 @@ static int put_named(struct fold *f, const struct gen_named *n)
     if (n->kind == ST_SUB_PUT) {
         rc = n->del ? state_sub_del(f->s, f->txn, n->session, op.name, &f->tmp)
                     : state_sub_put(f->s, f->txn, &op, &f->tmp);
-    } else if (n->kind == ST_INBOUND_PUT) {
-        rc = put_inbound(f, n);
     } else if (n->kind == ST_WILL_PUT) {
         rc = put_will(f, n, &op);
     } else {
@@ -917,6 +973,9 @@ static int fold_all(struct fold *f, struct gen_session **v)
     }
     if (rc == 0) {
         rc = each_session(f, v, fold_entries);
+    }
+    if (rc == 0) {
+        rc = each_session(f, v, fold_inbound);
     }
     if (rc == 0) {
         rc = fold_named(f);

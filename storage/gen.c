@@ -71,6 +71,7 @@ void gen_unref(struct gen *g)
         if (g->sessions[i].s != NULL) {
             free(g->sessions[i].s->puts.v);
             free(g->sessions[i].s->olds.v);
+            free(g->sessions[i].s->inbound);
         }
     }
     for (uint32_t i = 0; i < g->ngroups; i++) {
@@ -260,6 +261,21 @@ static bool add_change(struct gen_session *s, const struct store_op *op)
     return true;
 }
 
+static bool add_inbound(struct gen_session *s, const struct store_op *op)
+{
+    if (s->ninbound == s->inbound_cap) {
+        const uint32_t cap = s->inbound_cap == 0 ? 8 : s->inbound_cap * 2;
+        uint32_t *v = realloc(s->inbound, cap * sizeof(*v));
+        if (v == NULL) {
+            return false;
+        }
+        s->inbound = v;
+        s->inbound_cap = cap;
+    }
+    s->inbound[s->ninbound++] = (uint32_t)op->packet_id << 1 | (op->kind == ST_INBOUND_DEL);
+    return true;
+}
+
 /* ---- names ---- */
 
 static bool same_name(const struct gen_named *n, const struct store_op *op)
@@ -309,8 +325,7 @@ static bool named_grow(struct gen *g)
 static bool add_named(struct gen *g, const struct store_op *op, enum store_op_kind kind,
                       const uint8_t *record, const uint8_t *end)
 {
-    const uint64_t hash =
-        kind == ST_INBOUND_PUT ? op->packet_id : XXH3_64bits(op->name.p, op->name.n);
+    const uint64_t hash = XXH3_64bits(op->name.p, op->name.n);
     const bool by_name = kind == ST_SUB_PUT || kind == ST_RETAINED_PUT;
     /* A will has one key for all its names. */
     const uint32_t tag = named_tag(kind, op->session, kind == ST_WILL_PUT ? 0 : hash);
@@ -407,7 +422,7 @@ static bool add_of_session(struct gen *g, const struct store_op *op, const uint8
         return add_named(g, op, ST_SUB_PUT, record, end);
     case ST_INBOUND_PUT:
     case ST_INBOUND_DEL:
-        return add_named(g, op, ST_INBOUND_PUT, record, end);
+        return add_inbound(s, op);
     case ST_BODY_PUT:
     case ST_RETAINED_PUT:
     case ST_RETAINED_DEL:
@@ -474,34 +489,11 @@ static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *e
  */
 #define AHEAD 8u
 
-/* QoS 2 ids come with every message, too. */
-static void look_ahead_inbound(const struct gen *g, const struct gen_op *ops, uint32_t i,
-                               uint32_t n)
-{
-    const struct store_op *op = i + 3 * AHEAD < n ? ops[i + 3 * AHEAD].op : NULL;
-    uint32_t at;
-
-    if (g->named_cap == 0) {
-        return;
-    }
-    if (op != NULL && (op->kind == ST_INBOUND_PUT || op->kind == ST_INBOUND_DEL)) {
-        at = named_tag(ST_INBOUND_PUT, op->session, op->packet_id) & (g->named_cap - 1);
-        __builtin_prefetch(&g->named[at]);
-        __builtin_prefetch(&g->named_tags[at]);
-    }
-    op = i + AHEAD < n ? ops[i + AHEAD].op : NULL;
-    if (op != NULL && op->kind == ST_INBOUND_DEL) {
-        at = named_tag(ST_INBOUND_PUT, op->session, op->packet_id) & (g->named_cap - 1);
-        __builtin_prefetch(g->named[at]);
-    }
-}
-
 static void look_ahead(const struct gen *g, const struct gen_op *ops, uint32_t i, uint32_t n)
 {
     const uint32_t mask = g->sessions_cap - 1;
     const struct gen_session_slot *slot;
 
-    look_ahead_inbound(g, ops, i, n);
     if (g->sessions_cap == 0) {
         return;
     }

@@ -58,14 +58,16 @@ struct gen_session {
     const uint8_t *record, *end; /* the last ST_SESSION_PUT, or NULL */
     struct gen_entries puts;     /* GEN_PUT */
     struct gen_entries olds;     /* the others */
+    uint32_t *inbound; /* what came for its QoS 2 ids, in order: the id << 1, + 1 for a removal */
+    uint32_t ninbound, inbound_cap;
     bool ended;
     bool skip; /* fold's: there is no such session */
 };
 
-/* The last operation on a subscription, QoS 2 id, retained message or will. */
+/* The last operation on a subscription, retained message or will. */
 struct gen_named {
     uint64_t session;
-    uint64_t hash; /* of the name, or the packet id */
+    uint64_t hash; /* of the name */
     const uint8_t *record, *end;
     enum store_op_kind kind; /* the PUT's kind, for what it is about */
     bool del;
