@@ -66,7 +66,7 @@ class World:
         self.busy_mourners = []
         self.is_quiet = False     # nothing was sent since everything had arrived
         self.follows_s = FOLLOWS_S * SLOW  # after this what nobody waited for is in the journal
-        self.ready_at = 0.0
+        self.ready_at = self.died_at = 0.0
         self.streams = {s.topic: s for p in self.publishers for s in p.streams}
         self.broker = DurableBroker("max_queued_bytes 1073741824\nmemory_limit 0\n" +
                                     ("durability memory" if control else ""), shards=4, args=(), listeners=[
@@ -183,6 +183,7 @@ class World:
         self.note("broker", "SIGKILL" if how == "kill" else "SIGTERM")
         everybody = self.peers + self.sleepers + list(self.mourners.values())
         connected = {peer for peer in everybody if peer.sock is not None}
+        self.died_at = time.monotonic()  # to read what is left may take a while
         if how == "kill":
             self.broker.kill()
             self.kills += 1
@@ -200,7 +201,7 @@ class World:
             peer.on_death(peer in connected, how != "kill")
         if how == "kill":
             for stream in self.streams.values():
-                stream.kill(time.monotonic(), self.follows_s)
+                stream.kill(self.died_at, self.follows_s)
         self.broker.judge()
         self.folds += self.state_written() != self.state_at
 

@@ -419,7 +419,7 @@ class Mourner(Peer):
         return self.sock is None and self.act_at is None and (self.will is not None or self.is_back)
 
     def on_death(self, was_connected, orderly):
-        now = time.monotonic()
+        now = self.world.died_at
         self.act_at = None
         if not self.known:  # its CONNECT was never answered
             self.may = True
@@ -513,7 +513,7 @@ class Sleeper(Peer):
             self.open()
 
     def on_death(self, was_connected, orderly):
-        now = time.monotonic()
+        now = self.world.died_at
         self.is_unsure |= was_connected and not self.answered
         if was_connected:
             self.falls_asleep(now, None)

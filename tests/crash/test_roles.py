@@ -32,6 +32,7 @@ class FakeWorld:
         self.first_silent = None
         self.is_stopping = False
         self.follows_s = 0.5
+        self.died_at = time.monotonic()
 
     def note(self, *what):
         pass
