@@ -7,9 +7,10 @@
 #define TURN_NS     100000000u /* longest wait: to look at the clock */
 
 struct marks {
-    bool moved;  /* on the list */
-    bool behind; /* something of it is not acknowledged or not through */
-    bool unsent; /* it has not sent all of its count */
+    bool moved;    /* on the list */
+    bool behind;   /* something of it is not acknowledged or not through */
+    bool unsent;   /* it has not sent all of its count */
+    uint64_t wave; /* lockstep: the last one it has sent its window of */
 };
 
 struct drive {
@@ -24,9 +25,10 @@ struct drive {
     uint32_t window;
     uint64_t begin_ns;
     uint64_t end_ns;
-    uint64_t due; /* open loop: messages of all publishers that are due */
-    uint64_t all; /* open loop: so many are to be sent in all */
-    bool more;    /* new messages may be sent */
+    uint64_t wave; /* lockstep: all publishers' windows that are under way together */
+    uint64_t due;  /* open loop: messages of all publishers that are due */
+    uint64_t all;  /* open loop: so many are to be sent in all */
+    bool more;     /* new messages may be sent */
 };
 
 uint32_t drive_window(const struct options *o)
@@ -120,7 +122,7 @@ static uint64_t limit_of(const struct drive *d, uint32_t publisher, uint64_t thr
     uint64_t limit = (s->done < through ? s->done : through) + window;
 
     if (!d->more || c->conn.fd < 0 ||
-        (d->run->o->lockstep && (s->done != s->next || through != s->next))) {
+        (d->run->o->lockstep && d->marks[publisher].wave == d->wave)) {
         return s->next;
     }
     if (limit > count_of(d, publisher)) {
@@ -146,6 +148,7 @@ static void serve(struct drive *d, uint32_t publisher)
     uint64_t limit = limit_of(d, publisher, through);
 
     d->marks[publisher].moved = false;
+    d->marks[publisher].wave = d->wave;
     while (s->next < limit) {
         if (d->run->o->rate > 0) {
             client_publish_at(c, due_ns(d, s->next * d->n + publisher));
@@ -169,6 +172,16 @@ static void serve_listed(struct drive *d)
     }
     while (d->moved_n > 0) {
         serve(d, d->moved[--d->moved_n]);
+    }
+}
+
+/* All of the last wave is through: everybody sends a window. */
+static void next_wave(struct drive *d)
+{
+    if (d->run->o->lockstep && d->more && d->behind == 0) {
+        d->wave++;
+        list_all(d);
+        serve_listed(d);
     }
 }
 
@@ -250,6 +263,7 @@ void drive_run(struct run *run, const struct drive_plan *plan)
         if (is_complete(&d)) {
             break;
         }
+        next_wave(&d);
         run_turn(run, wait_ns(&d));
         watch_clock(&d);
         if (run_is_stuck(run)) {

@@ -3,7 +3,8 @@
  * drive.h - what makes publishers send.
  *
  * Closed loop: a publisher has at most --window messages that are not acknowledged or not through
- * (through: every receiver has it). With --lockstep it sends a window only when it has none at all.
+ * (through: every receiver has it). With --lockstep all publishers send a window together, and the
+ * next one when all of all of them is through.
  * Open loop (--rate): message k of the whole run is due at k / rate, from publisher k modulo their
  * number, and is stamped with that time whenever it leaves; only packet identifiers and the
  * broker's receive maximum can hold it up.

@@ -46,7 +46,7 @@ static const struct rule rules[] = {
     {"messages", 0, WHOLE, AT(messages), 1, UINT32_MAX, "N", "durable: messages in all (50000)"},
     {"window", 'w', WHOLE, AT(window), 1, 60000, "W", "messages of a publisher that are not through (50)"},
     {"lockstep", 0, FLAG, AT(lockstep), 0, 0, NULL,
-     "a publisher sends its next window when all of the last one is through"},
+     "all publishers send a window, and the next one when all is through"},
     {"rate", 'r', REAL, AT(rate), 0, 0, "R",
      "open loop: R messages a second in all, evenly spaced; latency counts\n"
      "from the time a message was meant to be sent. chaos: of each publisher"},
