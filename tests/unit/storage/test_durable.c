@@ -508,6 +508,78 @@ static void test_no_commit_for_nothing(void)
     tmpdir_remove(&t);
 }
 
+/* ---- answers to many at once ---- */
+
+struct together {
+    struct store_unit unit;
+    struct store_op op;
+    unsigned number;
+};
+
+static struct {
+    _Atomic unsigned next; /* number of the unit whose answer comes next */
+    unsigned calls, longest, wrong;
+} order;
+
+static void in_order(struct store_unit *u, enum store_rc rc)
+{
+    const unsigned next = atomic_load(&order.next);
+
+    order.wrong += rc != ST_OK || ((struct together *)u)->number != next;
+    atomic_store(&order.next, next + 1);
+}
+
+static void all_in_order(struct store_unit *list, enum store_rc rc)
+{
+    unsigned n = 0;
+
+    for (struct store_unit *next; list != NULL; list = next, n++) {
+        next = list->next;
+        order.wrong += list->done_all != all_in_order;
+        in_order(list, rc);
+        list->done_all = NULL; /* its owner's again */
+    }
+    order.calls++;
+    order.longest = n > order.longest ? n : order.longest;
+}
+
+/* Two of three units want to be answered together, the third by itself: all in their order. */
+static void test_answers_together(void)
+{
+    enum { N = 30000 };
+    struct tmpdir t;
+    struct store_options o;
+    struct together *v = calloc(N, sizeof(*v));
+    struct store *s;
+
+    UNIT_NEED(v != NULL);
+    tmpdir_make(&t);
+    o = small(&t);
+    s = open_it(&o);
+    memset(&order, 0, sizeof(order));
+    for (unsigned i = 0; i < N; i++) {
+        v[i] = (struct together){
+            .unit = {.ops = &v[i].op, .nops = 1},
+            .op = {.kind = ST_SESSION_PUT, .session = 1 + i % 7, .name = {"s", 1}, .number = i},
+            .number = i};
+        if (i % 3 == 0 && i % 1000 < 100) {
+            v[i].unit.done = in_order;
+        } else {
+            v[i].unit.done_all = all_in_order;
+        }
+        UNIT_NEED(store_submit(s, &v[i].unit) == ST_OK);
+    }
+    while (atomic_load(&order.next) < N) {
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    store_close(&s);
+    CU_ASSERT_EQUAL(order.wrong, 0);
+    CU_ASSERT(order.longest >= 2 && order.longest < 1000);
+    CU_ASSERT(order.calls >= N / 1000);
+    free(v);
+    tmpdir_remove(&t);
+}
+
 /* ---- memory ---- */
 
 static long anonymous_kb(void)
@@ -726,6 +798,7 @@ UNIT_TESTS = {
     UNIT_TEST(versions)
     UNIT_TEST(retained_bodies)
     UNIT_TEST(no_commit_for_nothing)
+    UNIT_TEST(answers_together)
     UNIT_TEST(queues_stay_on_disk)
     UNIT_TEST(clocks)
     UNIT_TEST(oldest)
