@@ -75,6 +75,11 @@ static bool is_due(void)
     return true;
 }
 
+bool fault_is_due(void)
+{
+    return is_due();
+}
+
 void *__wrap_malloc(size_t n)
 {
     return is_due() ? NULL : __real_malloc(n);

@@ -30,4 +30,8 @@ void fault_set_others(unsigned n);
 /* Disarms; whether an allocation was failed. */
 bool fault_clear(void);
 
+/* For an allocator of a library that is linked dynamically (fault_lmdb.c): whether this one is to
+ * fail. */
+bool fault_is_due(void);
+
 #endif

@@ -4,7 +4,8 @@
  * comes to no n-th one: submitting and folding, reading, recovery, loading. Whatever failed, what
  * was acknowledged is there afterwards, and of what was not all of a unit or nothing.
  *
- * LMDB is linked dynamically: its own allocations do not fail here.
+ * Built twice: LMDB is linked dynamically, and its allocations fail in the second program only, see
+ * tests/support/fault_lmdb.c.
  */
 #include "storage/check.h"
 #include "storage/store.h"
@@ -27,6 +28,10 @@
 #define OPS      4u
 #define PAYLOAD  3000u /* two pieces */
 #define MOST     5000u /* allocations of one run, by far */
+
+#ifndef LMDB_FAILS
+#define LMDB_FAILS 0
+#endif
 
 static struct store_options small(const char *dir)
 {
@@ -407,7 +412,8 @@ static bool recover_once(const struct tmpdir *killed, struct works *ws, unsigned
     fault_set(n);
     rc = store_open(&o, &s, err, sizeof(err));
     reached = fault_clear();
-    CU_ASSERT_EQUAL(rc, reached ? ST_NOMEM : ST_OK);
+    /* LMDB out of memory looks as if the kernel refused the map: the next try asks for half. */
+    CU_ASSERT(rc == (reached ? ST_NOMEM : ST_OK) || (LMDB_FAILS && rc == ST_OK));
     if (rc != ST_OK) {
         CU_ASSERT_PTR_NULL(s);
         CU_ASSERT(err[0] != '\0');
