@@ -325,7 +325,8 @@ static void top_up(struct env *e, uint64_t end, uint64_t need)
     int err;
 
     mdb_env_get_fd(e->mdb, &fd);
-    err = allocate(fd, end, end + e->ballast + need, step_of(e));
+    err = allocate(fd, e->reserved_to > end ? e->reserved_to : end, end + e->ballast + need,
+                   step_of(e));
     if (err == 0) {
         low = false;
     } else if (err == ENOSPC || err == EDQUOT || err == EFBIG) {
