@@ -417,7 +417,9 @@ struct shard {
     struct hold_memo memos[1024];    /* by uid; one may take another's place: it only costs time */
     uint8_t known_topic[KNOWN_TOPIC_MAX]; /* of the last PUBLISH accepted under this cfg */
     size_t known_topic_n;
-    uint8_t *scratch;                /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    struct out_msg *spare; /* for the next messages under way */
+    uint32_t nspare;
+    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* shard.c */
@@ -495,6 +497,7 @@ bool outq_is_doubtful(
 bool outq_is_loading(
     const struct client *c); /* packet ids may be in use that are not known here yet */
 struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no memory */
+void outq_free_spare(struct shard *sh);                   /* at the shard's end */
 void outq_free(struct shard *sh, struct client *c);
 /* d: NULL for replays. */
 void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,

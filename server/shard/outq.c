@@ -185,9 +185,52 @@ static void unaccount_bytes(struct shard *sh, struct outq *q, struct out_msg *o)
     o->bytes = 0;
 }
 
+/* ---- a message under way ---- */
+
+/* As many as are kept for the next ones: none where a sanitizer has to see who uses them after
+ * their end. */
+#ifdef __SANITIZE_ADDRESS__
+#define SPARE_MAX 0u
+#else
+#define SPARE_MAX 4096u
+#endif
+
+static struct out_msg *take(struct shard *sh)
+{
+    struct out_msg *o = sh->spare;
+
+    if (o == NULL) {
+        return calloc(1, sizeof(*o));
+    }
+    sh->spare = o->next;
+    sh->nspare--;
+    *o = (struct out_msg){0};
+    return o;
+}
+
+static void put_back(struct shard *sh, struct out_msg *o)
+{
+    if (sh->nspare >= SPARE_MAX) {
+        free(o);
+        return;
+    }
+    o->next = sh->spare;
+    sh->spare = o;
+    sh->nspare++;
+}
+
+void outq_free_spare(struct shard *sh)
+{
+    while (sh->spare != NULL) {
+        struct out_msg *next = sh->spare->next;
+        free(sh->spare);
+        sh->spare = next;
+    }
+}
+
 struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e)
 {
-    struct out_msg *o = calloc(1, sizeof(*o));
+    struct out_msg *o = take(sh);
 
     if (o == NULL) {
         return NULL;
@@ -195,7 +238,7 @@ struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encod
     if (e->nids > 0 || e->group != 0) {
         o->extra = malloc(sizeof(*o->extra) + e->nids * sizeof(uint32_t));
         if (o->extra == NULL) {
-            free(o);
+            put_back(sh, o);
             return NULL;
         }
         o->extra->group = e->group;
@@ -221,8 +264,10 @@ void outq_destroy(struct shard *sh, struct outq *q, struct out_msg *o)
     if (o->msg != NULL) {
         message_unref(o->msg);
     }
-    free(o->extra);
-    free(o);
+    if (o->extra != NULL) {
+        free(o->extra);
+    }
+    put_back(sh, o);
 }
 
 void outq_leave_flight(struct outq *q, struct out_msg *o)

@@ -569,6 +569,7 @@ void shard_destroy(struct shard *sh)
         mailbox_fini(&sh->mailbox);
     }
     loop_fini(&sh->loop);
+    outq_free_spare(sh);
     free(sh->outboxes);
     free(sh->copies);
     free(sh->ids);
