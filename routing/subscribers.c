@@ -229,7 +229,7 @@ static void close_holes(struct filter_subs *f)
 
 size_t filter_subs_end(const struct filter_subs *f)
 {
-    return f->end;
+    return f->live == 0 ? 0 : f->end;
 }
 
 struct sub *filter_subs_at(const struct filter_subs *f, size_t pos)

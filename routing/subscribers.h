@@ -74,8 +74,8 @@ void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct su
 struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter_id); /* or NULL */
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id);
 
-/* Positions in use (live subscriptions, plus holes while pinned); entries may be NULL while pinned.
- */
+/* Positions in use (live subscriptions, plus holes while pinned; none when nobody is left); entries
+ * may be NULL while pinned. */
 size_t filter_subs_end(const struct filter_subs *f);
 struct sub *filter_subs_at(const struct filter_subs *f, size_t pos);
 uint64_t filter_subs_id(const struct filter_subs *f);

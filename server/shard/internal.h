@@ -30,7 +30,7 @@
 
 /* Limits of a turn. */
 #define TURN_READ_BYTES (256u * 1024u) /* from one connection */
-#define TURN_JOBS       1024           /* copies handed to sessions by paused fan-outs, */
+#define TURN_JOBS       512            /* copies handed to sessions by paused fan-outs, */
 #define TURN_MAIL       1024           /* by mail of other shards, */
 #define TURN_SOCKETS                                                                               \
     512 /* and packets and their copies from our own connections; what is left is passed on */

@@ -210,7 +210,7 @@ static struct out_msg *take(struct shard *sh)
 
 static void put_back(struct shard *sh, struct out_msg *o)
 {
-    if (sh->nspare >= SPARE_MAX) {
+    if (sh->nspare + 1 > SPARE_MAX) {
         free(o);
         return;
     }
