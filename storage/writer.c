@@ -14,14 +14,12 @@
  * sync is final: these units and all later ones get ST_IO, and nothing is written any more.
  */
 #include "storage/durable.h"
+#include "storage/slice.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,7 +29,6 @@
 #define PACE_UNITS  4        /* units in a batch from which on waiting gathers more of them */
 #define IDLE_MS     ALIVE_MS /* how often a sleeping store thread looks up */
 #define SHORT_MS    200      /* the same when room is short */
-#define SLICE_NS    100000u
 
 /* ---- intake ---- */
 
@@ -374,24 +371,6 @@ static void run_batch(struct durable *d)
     note_rate(d, units, durable_mono_us() - began);
 }
 
-/* The scheduler's default slice makes most syncs wait for a tick when both cores are busy. Newer
- * kernels take a shorter one, without privilege; elsewhere this does nothing. */
-static void short_slice(void)
-{
-    struct sched_attr {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } attr = {.size = sizeof(attr),
-              .policy = SCHED_OTHER,
-              .nice = getpriority(PRIO_PROCESS, 0),
-              .runtime = SLICE_NS};
-
-    (void)syscall(SYS_sched_setattr, 0, &attr, 0);
-}
-
 /* What the journal still holds of folded groups goes with later commits; when none come, by itself.
  */
 static void idle(struct durable *d)
@@ -429,7 +408,7 @@ void *writer_thread(void *arg)
 {
     struct durable *d = arg;
 
-    short_slice();
+    thread_short_slice();
     idle(d); /* what the last run has folded and not trimmed */
     for (;;) {
         take(d);

@@ -10,18 +10,15 @@
 
 #include "routing/rcu.h"
 #include "server/base/rng.h"
+#include "storage/slice.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define MATCH_CACHE_SLOTS 16384u
 #define MAIL_PER_TURN     4096
 #define RELIEF_MS         250
-#define SLICE_NS          100000u
 
 /* ---- mail ---- */
 
@@ -408,31 +405,12 @@ static void turn(struct shard *sh)
     sh->work_left = left || sh->doomed != NULL || sh->ready != NULL || sh->jobs != NULL;
 }
 
-/* Answers of the store are on their way through this thread: as the store's own, it must not wait
- * for the end of others' slices (storage/writer.c). Where the kernel knows no such wish, nothing
- * happens. */
-static void short_slice(void)
-{
-    struct sched_attr {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } attr = {.size = sizeof(attr),
-              .policy = SCHED_OTHER,
-              .nice = getpriority(PRIO_PROCESS, 0),
-              .runtime = SLICE_NS};
-
-    (void)syscall(SYS_sched_setattr, 0, &attr, 0);
-}
-
 static void *run(void *arg)
 {
     struct shard *sh = arg;
 
-    if (sh->keeps) {
-        short_slice();
+    if (sh->keeps) { /* the store's answers are on their way through here */
+        thread_short_slice();
     }
     rcu_register();
     /* acquire: partner of the release in shard_ask_to_stop(). */
