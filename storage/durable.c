@@ -129,6 +129,7 @@ static bool start(pthread_t *t, const char *name, void *(*fn)(void *), struct du
 
 static bool start_threads(struct durable *d)
 {
+    d->recovering = false;
     d->has_reader = start(&d->reader_thread, "store-reader", reader_thread, d);
     d->has_fold = d->has_reader && start(&d->fold_thread, "store-fold", fold_thread, d);
     d->has_store = d->has_fold && start(&d->store_thread, "store", writer_thread, d);

@@ -40,6 +40,7 @@ struct durable {
     uint64_t first_free_id;
     uint32_t opened_s; /* wall clock: stands for times that version 1 did not keep */
     /* Until the threads run: how far the recovery is. */
+    bool recovering; /* until the threads start */
     uint64_t recovered;
     int64_t told_us;
 

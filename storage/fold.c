@@ -142,8 +142,11 @@ static void tell_progress(struct fold *f)
     struct durable *d = f->d;
     const int64_t now = durable_mono_us();
 
+    if (!d->recovering) {
+        return;
+    }
     d->recovered += f->ops;
-    if (!d->has_fold && now - d->told_us >= TELL_US) {
+    if (now - d->told_us >= TELL_US) {
         d->told_us = now;
         durable_log(d, LOG_LEVEL_NOTICE, "recovery: %llu changes folded so far",
                     (unsigned long long)d->recovered);

@@ -465,6 +465,7 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     enum store_rc rc = recover_attach(d, err, cap);
     int mrc;
 
+    d->recovering = true;
     d->told_us = r.began_us;
     if (rc != ST_OK) {
         return rc;
