@@ -419,7 +419,8 @@ struct shard {
     size_t known_topic_n;
     struct out_msg *spare; /* for the next messages under way */
     uint32_t nspare;
-    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    uint64_t nmessages; /* under way to sessions: in memory, or asked for */
+    uint8_t *scratch;   /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* shard.c */

@@ -200,16 +200,20 @@ static struct out_msg *take(struct shard *sh)
     struct out_msg *o = sh->spare;
 
     if (o == NULL) {
-        return calloc(1, sizeof(*o));
+        o = calloc(1, sizeof(*o));
+        sh->nmessages += o != NULL;
+        return o;
     }
     sh->spare = o->next;
     sh->nspare--;
+    sh->nmessages++;
     *o = (struct out_msg){0};
     return o;
 }
 
 static void put_back(struct shard *sh, struct out_msg *o)
 {
+    sh->nmessages--;
     if (sh->nspare + 1 > SPARE_MAX) {
         free(o);
         return;

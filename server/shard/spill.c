@@ -18,9 +18,10 @@
 
 #define QUEUE_MEMORY                                                                               \
     1024u /* messages in the queue of a connected client before the rest goes to disk */
-#define QUEUE_LOW    256u /* then the next page is asked for */
-#define PAGE_ENTRIES 512u
-#define PAGE_BYTES   (256u * 1024u)
+#define PAGE_ENTRIES 512u /* the largest page; the next one is asked for at half of it */
+#define PAGE_LEAST   32u
+#define PAGE_BYTES   512u   /* of bodies, for each entry asked for */
+#define PLENTY       65536u /* messages in memory from which on pages are smaller */
 
 struct page_mail {
     struct shard_mail mail;
@@ -134,13 +135,25 @@ static void page_done(struct store_page *p)
     shard_push_now(m->shard, &m->mail);
 }
 
+/* When thousands of sessions come back at once, each gets less at a time. */
+static uint32_t page_entries(const struct shard *sh)
+{
+    uint32_t n = PAGE_ENTRIES;
+
+    for (uint64_t many = PLENTY; sh->nmessages >= many && n > PAGE_LEAST; many *= 2) {
+        n /= 4;
+    }
+    return n < PAGE_LEAST ? PAGE_LEAST : n;
+}
+
 void spill_read(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
+    const uint32_t entries = page_entries(sh);
     struct page_mail *m;
 
-    if (!sh->spills || q->disk.count == 0 || q->disk.page != NULL || q->queue.count >= QUEUE_LOW ||
-        !is_connected(c)) {
+    if (!sh->spills || q->disk.count == 0 || q->disk.page != NULL ||
+        q->queue.count >= entries / 2 || !is_connected(c)) {
         return;
     }
     m = calloc(1, sizeof(*m));
@@ -152,14 +165,15 @@ void spill_read(struct shard *sh, struct client *c)
     m->page = (struct store_page){.done = page_done,
                                   .session = client_session(c),
                                   .from_seq = q->disk.from,
-                                  .max_entries = PAGE_ENTRIES,
-                                  .max_bytes = PAGE_BYTES};
+                                  .max_entries = entries,
+                                  .max_bytes = entries * PAGE_BYTES};
     ticket_flush_lazy(sh); /* so that the page sees what this shard has removed */
     if (store_read(sh->b->store, &m->page) != ST_OK) {
         free(m);
         return;
     }
     m->to = q->disk.to;
+    sh->nmessages += entries; /* until they are here, or are not */
     q->disk.page = m;
     q->disk.late_count = 0;
     q->disk.late_bytes = 0;
@@ -299,6 +313,7 @@ static void page_arrived(struct shard *sh, struct shard_mail *m)
     struct page_mail *pm = (struct page_mail *)m;
     struct client *c = pm->client;
 
+    sh->nmessages -= pm->page.max_entries;
     if (c != NULL) {
         struct outq *q = c->out;
         q->disk.page = NULL;

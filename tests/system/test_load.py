@@ -244,6 +244,11 @@ class Durable(LoadTest):
     def test_qos_2_5_0(self):
         self.durable("--qos", "2", "--version", "5", "--properties", fan=3)
 
+    def test_many_at_once(self):
+        """So many come back together that each gets small pages of its queue."""
+        got = self.bench("durable", "--subscribers", scaled(400, 40), "--qos", "1", "--messages", scaled(40000, 400))
+        self.assertEqual((got["drain"]["messages"], got["failures"]), (got["sent"], 0))
+
     def test_publishers_only(self):
         got = self.bench("fanout", "--offline", "--subscribers", "10", "--qos", "1", "--count", scaled(1000))
         self.assertEqual((got["delivered"], got["failures"]), (got["sent"], 0))
