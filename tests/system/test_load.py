@@ -246,7 +246,7 @@ class Durable(LoadTest):
 
     def test_many_at_once(self):
         """So many come back together that each gets small pages of its queue."""
-        got = self.bench("durable", "--subscribers", scaled(400, 40), "--qos", "1", "--messages", scaled(40000, 400))
+        got = self.bench("durable", "--subscribers", scaled(800, 40), "--qos", "1", "--messages", scaled(40000, 400))
         self.assertEqual((got["drain"]["messages"], got["failures"]), (got["sent"], 0))
 
     def test_publishers_only(self):
