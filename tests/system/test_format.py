@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stores that older versions of the broker have left: data/store-v1.tar.gz was written by one of format 1,
-part of it folded, part of it in the journal of a process that was killed."""
+part of it folded, part of it in the journal of a process that was killed (data/make_store.py)."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class OldStores(unittest.TestCase):
             self.assertTrue(self.version_is(b, 1))
             b.start()
             for tag in "ab":
-                queue = [("q/" + tag, "sent-%d" % i, True, i + 1) for i in (1, 2)]
+                queue = [("q/" + tag, "sent-%d" % i, True, i) for i in (1, 2)]
                 queue += [("q/" + tag, "queued-%d" % i, False, None) for i in range(4)]
                 queue += [("two/x", "second", False, None)] * (2 if tag == "a" else 1)
                 self.assertEqual(self.resume(b, "s-" + tag, 4, len(queue)), queue)
