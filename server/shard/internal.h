@@ -547,6 +547,8 @@ void spill_detached(struct shard *sh, struct client *c);
 void spill_read(struct shard *sh,
                 struct client *c); /* asks for the next page if there is room for it */
 void spill_free(struct shard *sh, struct client *c);
+/* A message as a stored entry has it, without the entry's retain flag. NULL: no memory. */
+struct message *spill_message(const struct store_entry *e);
 
 /* restore.c is restore.h's */
 

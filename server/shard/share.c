@@ -417,15 +417,13 @@ static void move_stored(struct shard *sh, const struct leaving *l, const struct 
         shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
         return;
     }
-    m = message_create(e->name.p, e->name.n, e->data.p, e->data.n, e->props.p, e->props.n);
+    m = spill_message(e);
     if (m == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
         return;
     }
-    m->qos = e->flags & 3;
     m->retain = (e->flags & 4) != 0;
-    m->expires_ms = e->expires_ms;
-    m->body_id = broker_new_id(sh->b);
+    m->body_id = broker_new_id(sh->b); /* its body is another: the old one goes with the session */
     t = ticket_for_move(sh, l->session, e->seq, m);
     if (t == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);

@@ -143,7 +143,7 @@ static uint32_t page_entries(const struct shard *sh)
     for (uint64_t many = PLENTY; sh->nmessages >= many && n > PAGE_LEAST; many *= 2) {
         n /= 4;
     }
-    return n < PAGE_LEAST ? PAGE_LEAST : n;
+    return n;
 }
 
 void spill_read(struct shard *sh, struct client *c)
@@ -179,7 +179,7 @@ void spill_read(struct shard *sh, struct client *c)
     q->disk.late_bytes = 0;
 }
 
-static struct message *message_of(const struct store_entry *e)
+struct message *spill_message(const struct store_entry *e)
 {
     struct message *m =
         message_create(e->name.p, e->name.n, e->data.p, e->data.n, e->props.p, e->props.n);
@@ -220,7 +220,7 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
                        uint64_t group)
 {
     struct outq *q = c->out;
-    struct message *m = message_of(e);
+    struct message *m = spill_message(e);
     uint32_t id = e->number;
     struct encode as = {.msg = m,
                         .ids = &id,
