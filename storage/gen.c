@@ -544,8 +544,14 @@ static bool keep_buffer(struct gen *g, uint8_t *buf)
     return true;
 }
 
-static void note_group(struct gen *g, const struct group *group, uint32_t n, uint64_t next_key)
+/* The generation owns the group's buffer from now on. False: no memory. */
+static bool take_group(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key,
+                       struct group *group)
 {
+    if (!keep_buffer(g, buf)) {
+        return false;
+    }
+    group_peek(buf, group);
     if (g->last == 0) {
         g->first = group->number;
     }
@@ -555,6 +561,7 @@ static void note_group(struct gen *g, const struct group *group, uint32_t n, uin
     g->next_key = next_key;
     g->bytes += n;
     g->records += group->records;
+    return true;
 }
 
 enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
@@ -562,11 +569,9 @@ enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
     struct group group;
     enum gen_rc rc;
 
-    if (!keep_buffer(g, buf)) {
+    if (!take_group(g, buf, n, next_key, &group)) {
         return GEN_NOMEM;
     }
-    group_peek(buf, &group);
-    note_group(g, &group, n, next_key);
     rc = add_records(g, buf + GROUP_HEADER, buf + n, group.records);
     g->partial = rc != GEN_OK;
     return rc;
@@ -578,11 +583,9 @@ enum gen_rc gen_add_ops(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_k
     struct group group;
     enum gen_rc rc;
 
-    if (!keep_buffer(g, buf)) {
+    if (!take_group(g, buf, n, next_key, &group)) {
         return GEN_NOMEM;
     }
-    group_peek(buf, &group);
-    note_group(g, &group, n, next_key);
     rc = add_ops(g, buf, n, ops, group.records, clock);
     g->partial = rc != GEN_OK;
     return rc;
