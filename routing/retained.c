@@ -234,11 +234,19 @@ static enum retained_rc add_topic(struct retained_stripe *s, uint64_t hash, stru
     return RETAINED_SET;
 }
 
+/* What the topic of m has, under the stripe's lock; NULL: nothing. *p: where. */
+static struct message *find_topic(const struct retained_stripe *s, const struct message *m,
+                                  uint64_t *hash, struct topic_pos *p)
+{
+    *hash = hash_of(s->all, message_topic(m), m->topic_n);
+    return topic_set_find(&s->set, *hash, message_topic(m), m->topic_n, p);
+}
+
 enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
 {
-    uint64_t hash = hash_of(s->all, message_topic(m), m->topic_n);
+    uint64_t hash;
     struct topic_pos p = {0, 0};
-    struct message *old = topic_set_find(&s->set, hash, message_topic(m), m->topic_n, &p);
+    struct message *old = find_topic(s, m, &hash, &p);
 
     if (m->payload_n == 0 && !m->is_stub) {
         return clear_topic(s, p, old);
@@ -312,6 +320,7 @@ void retained_move_out(struct retained *r, struct message *m)
                                                             (uint64_t)m->payload_n + m->props_n);
     struct retained_stripe *s;
     struct topic_pos p;
+    uint64_t hash;
 
     if (stub == NULL) {
         return;
@@ -320,8 +329,7 @@ void retained_move_out(struct retained *r, struct message *m)
     stub->number = m->number;
     stub->expires_ms = m->expires_ms;
     s = retained_lock(r, message_topic(m), m->topic_n);
-    if (topic_set_find(&s->set, hash_of(r, message_topic(m), m->topic_n), message_topic(m),
-                       m->topic_n, &p) == m) {
+    if (find_topic(s, m, &hash, &p) == m) {
         topic_set_replace(&s->set, p, stub); /* our reference becomes the index's */
         drop_later(s, m);
         stub = NULL;
@@ -336,8 +344,8 @@ bool retained_is_current(struct retained *r, const struct message *m)
 {
     struct retained_stripe *s = retained_lock(r, message_topic(m), m->topic_n);
     struct topic_pos p;
-    const struct message *now = topic_set_find(&s->set, hash_of(r, message_topic(m), m->topic_n),
-                                               message_topic(m), m->topic_n, &p);
+    uint64_t hash;
+    const struct message *now = find_topic(s, m, &hash, &p);
     const bool is = now != NULL && now->number == m->number;
 
     retained_unlock(s);
