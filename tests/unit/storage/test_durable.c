@@ -3,6 +3,7 @@
 #include "storage/check.h"
 #include "storage/durable.h"
 #include "tests/support/store_model.h"
+#include "tests/support/store_need.h"
 #include "tests/support/tmpdir.h"
 #include "tests/support/unit.h"
 
@@ -25,18 +26,6 @@ static struct store_options small(const struct tmpdir *t)
                                   .ballast = 1u << 20};
 }
 
-static struct store *open_it(const struct store_options *o)
-{
-    struct store *s;
-    char err[512];
-
-    if (store_open(o, &s, err, sizeof(err)) != ST_OK) {
-        fprintf(stderr, "%s\n", err);
-        UNIT_NEED(false);
-    }
-    return s;
-}
-
 static void test_model_through_restarts(void)
 {
     struct tmpdir t;
@@ -46,7 +35,7 @@ static void test_model_through_restarts(void)
     for (unsigned round = 0; round < 6; round++) {
         struct store_options o = small(&t);
         o.fold_records = round % 2 == 0 ? 300 : 1000000;
-        struct store *s = open_it(&o);
+        struct store *s = store_need(&o);
         const uint32_t n = model_made(m);
 
         CU_ASSERT_EQUAL(model_check(m, s, n, n), n);
@@ -69,7 +58,7 @@ static void test_pages_merge(void)
 
     tmpdir_make(&t);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     for (unsigned i = 0; i < 200; i++) {
         model_run(m, s, 40, 40);
         CU_ASSERT_TRUE(model_check_queues(m, s));
@@ -92,7 +81,7 @@ static void share_ack(void *arg, uint32_t index)
 _Noreturn static void run_child(const struct store_options *o, struct model *m,
                                 _Atomic uint32_t *acked)
 {
-    struct store *s = open_it(o);
+    struct store *s = store_need(o);
 
     model_on_ack(m, share_ack, acked);
     for (;;) {
@@ -125,7 +114,7 @@ static void kill_once(struct model *m, const struct store_options *o, _Atomic ui
     while (model_made(m) < last + 100) {
         model_next(m);
     }
-    s = open_it(o);
+    s = store_need(o);
     k = model_check(m, s, last, model_made(m));
     CU_ASSERT(k >= last);
     model_cut(m, k < 0 ? last : (uint32_t)k);
@@ -240,7 +229,7 @@ static void test_session_end(void)
         o = small(&t);
         o.fold_slice = slice;
         for (int round = 0; round < 2; round++) {
-            s = open_it(&o);
+            s = store_need(&o);
             if (round == 0) {
                 struct store_op ops[] = {
                     {.kind = ST_SESSION_PUT, .session = 1, .name = {"c", 1}},
@@ -266,7 +255,7 @@ static void test_session_end(void)
             store_close(&s);
             CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
         }
-        s = open_it(&o);
+        s = store_need(&o);
         seen = load(s);
         CU_ASSERT(seen.sessions == 0 && seen.subs == 0 && seen.inbound == 0 && seen.wills == 0);
         store_close(&s);
@@ -320,11 +309,11 @@ static void test_session_end_later(void)
     tmpdir_make(&t);
     o = small(&t);
     o.fold_slice = 3;
-    s = open_it(&o);
+    s = store_need(&o);
     queue_many(s, 1, MANY);
     queue_many(s, 2, LEFT);
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     submit_ok(s, &end, 1);
     submit_ok(s, &late, 1); /* came after its end */
     store_close(&s);        /* folds the end, and does not stay for the removals */
@@ -334,7 +323,7 @@ static void test_session_end_later(void)
         CU_ASSERT(rows < before); /* each run does a part */
         CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
         before = rows;
-        s = open_it(&o);
+        s = store_need(&o);
         seen = load(s);
         CU_ASSERT(seen.sessions == 1 && seen.last.session == 2 && seen.last.count == LEFT);
         nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
@@ -368,11 +357,11 @@ static void test_versions(void)
 
     tmpdir_make(&t);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     queue_many(s, 1, 3);
     store_close(&s);
     set_version(t.path, 1);
-    s = open_it(&o);
+    s = store_need(&o);
     CU_ASSERT_EQUAL(load(s).last.count, 3);
     store_close(&s);
     set_version(t.path, STORE_VERSION + 1);
@@ -465,13 +454,13 @@ static void test_retained_bodies(void)
 
     tmpdir_make(&t);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     for (int i = 0; i < 4; i++) {
         put_kept(s, i, i == 0 ? 10 : (size_t)i * 20000, (uint64_t)i + 1);
     }
     expect_kept(s, (size_t[]){10, 20000, 40000, 60000, 0}, (uint64_t[]){1, 2, 3, 4, 0});
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     CU_ASSERT_EQUAL(store_load(s, &l), ST_OK);
     CU_ASSERT(seen.whole == 1 && seen.cut == 3 && seen.bytes == 120010);
     expect_kept(s, (size_t[]){10, 20000, 40000, 60000, 0}, (uint64_t[]){1, 2, 3, 4, 0});
@@ -480,7 +469,7 @@ static void test_retained_bodies(void)
     put_kept(s, 4, 3000, 7);
     expect_kept(s, (size_t[]){10, 0, 100, 60000, 3000}, (uint64_t[]){1, 0, 6, 4, 7});
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     expect_kept(s, (size_t[]){10, 0, 100, 60000, 3000}, (uint64_t[]){1, 0, 6, 4, 7});
     store_close(&s);
     tmpdir_remove(&t);
@@ -499,7 +488,7 @@ static void test_no_commit_for_nothing(void)
 
     tmpdir_make(&t);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     submit_ok(s, ops, 3);
     submit_ok(s, NULL, 0);
     store_stats(s, &st);
@@ -555,7 +544,7 @@ static void test_answers_together(void)
     UNIT_NEED(v != NULL);
     tmpdir_make(&t);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     memset(&order, 0, sizeof(order));
     for (unsigned i = 0; i < N; i++) {
         v[i] = (struct together){
@@ -615,7 +604,7 @@ static void test_queues_stay_on_disk(void)
     o = small(&t);
     o.fold_records = 40000;
     o.fold_slice = 10000;
-    s = open_it(&o);
+    s = store_need(&o);
     submit_ok(s, &put, 1);
     before = anonymous_kb();
     for (uint64_t i = 0; i < 300000; i += 200) {
@@ -635,7 +624,7 @@ static void test_queues_stay_on_disk(void)
     (void)before;
 #endif
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     seen = load(s);
     CU_ASSERT(seen.last.count == 300000 && seen.last.first_seq == 1);
     CU_ASSERT(seen.last.next_seq == 300001 && seen.last.bytes == 300000 * 101);
@@ -665,7 +654,7 @@ static struct seen at(const struct store_options *o, int64_t boot_at, int64_t wa
 
     atomic_store(&boot, boot_at);
     atomic_store(&wall, wall_at);
-    s = open_it(o);
+    s = store_need(o);
     seen = load(s);
     if (op != NULL) {
         submit_ok(s, op, 1);
@@ -717,7 +706,7 @@ static void test_backup_while_running(void)
     tmpdir_make(&t);
     tmpdir_make(&b);
     o = small(&t);
-    s = open_it(&o);
+    s = store_need(&o);
     model_run(m, s, 2000, 50);
     acked = model_acked(m);
     snprintf(to, sizeof(to), "%s/copy", b.path);
@@ -727,7 +716,7 @@ static void test_backup_while_running(void)
     store_close(&s);
     CU_ASSERT_EQUAL(check_store(to, NULL, NULL, err, sizeof(err)), 0);
     o.dir = to;
-    s = open_it(&o);
+    s = store_need(&o);
     CU_ASSERT_EQUAL(model_check(m, s, acked, acked), acked);
     store_close(&s);
     model_destroy(m);
@@ -758,7 +747,7 @@ static void test_oldest(void)
     o.wall_ms = wall_ms;
     atomic_store(&boot, 1000000);
     atomic_store(&wall, 5000000);
-    s = open_it(&o);
+    s = store_need(&o);
     submit_ok(s, &session, 1);
     expect_oldest(s, false, 0);
     for (uint64_t i = 1; i <= 3; i++) {
@@ -778,11 +767,11 @@ static void test_oldest(void)
     store_close(&s); /* the third is folded */
     atomic_store(&boot, 100000);
     atomic_store(&wall, 5000000 + 90000); /* 70 s after it was published */
-    s = open_it(&o);
+    s = store_need(&o);
     expect_oldest(s, true, 70);
     submit_ok(s, &(struct store_op){.kind = ST_ENTRY_DEL, .session = 1, .seq = 3}, 1);
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     expect_oldest(s, false, 0);
     store_close(&s);
     tmpdir_remove(&t);

@@ -5,6 +5,7 @@
  */
 #include "storage/check.h"
 #include "tests/support/store_model.h"
+#include "tests/support/store_need.h"
 #include "tests/support/tmpdir.h"
 #include "tests/support/unit.h"
 
@@ -78,18 +79,6 @@ static struct store_options small(const char *dir)
                                   .ballast = 65536};
 }
 
-static struct store *open_it(const struct store_options *o)
-{
-    struct store *s;
-    char err[512];
-
-    if (store_open(o, &s, err, sizeof(err)) != ST_OK) {
-        fprintf(stderr, "%s\n", err);
-        UNIT_NEED(false);
-    }
-    return s;
-}
-
 /* The store must be refused, with a message that has this in it. */
 static void refused(const char *dir, const char *words)
 {
@@ -141,7 +130,7 @@ static bool fail_once(uint64_t seed, _Atomic long *which, long n)
 
     tmpdir_make(&t);
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     atomic_store(which, n);
     model_run(m, s, 600, 25);
     health = store_health(s);
@@ -156,7 +145,7 @@ static bool fail_once(uint64_t seed, _Atomic long *which, long n)
     }
     store_close(&s);
     atomic_store(which, -1);
-    s = open_it(&o);
+    s = store_need(&o);
     CU_ASSERT(model_check(m, s, model_acked(m), model_made(m)) >= 0);
     store_close(&s);
     model_destroy(m);
@@ -197,7 +186,7 @@ static void test_no_space_fails_its_unit(void)
 
     tmpdir_make(&t);
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     atomic_store(&fault_errno, ENOSPC);
     atomic_store(&writes_left, 0);
     CU_ASSERT_EQUAL(submit_wait(s, &a, 1), ST_NOSPACE);
@@ -256,7 +245,7 @@ static void test_full_disk(void)
     }
     o = small(t.path);
     o.ballast = 2u << 20;
-    s = open_it(&o);
+    s = store_need(&o);
     CU_ASSERT_EQUAL(submit_wait(s, &put, 1), ST_OK);
     made = fill(s, payload, sizeof(payload));
     CU_ASSERT(made > 200 && made < 100000);
@@ -269,7 +258,7 @@ static void test_full_disk(void)
     CU_ASSERT_EQUAL(removed, made);
     store_close(&s);
     CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
-    s = open_it(&o); /* its own pages are free again, once the journal has been trimmed */
+    s = store_need(&o); /* its own pages are free again, once the journal has been trimmed */
     for (unsigned i = 0; i < 500 && store_health(s) != ST_OK; i++) {
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     }
@@ -309,7 +298,7 @@ static uint64_t fill_and_die(const struct store_options *o, size_t payload_n)
     pid = fork();
     UNIT_NEED(pid >= 0);
     if (pid == 0) {
-        struct store *s = open_it(o);
+        struct store *s = store_need(o);
 
         if (submit_wait(s, &put, 1) == ST_OK) {
             made = fill(s, payload, payload_n);
@@ -347,7 +336,7 @@ static void full_to_the_last_page(uint64_t fold_records, size_t payload_n)
         uint64_t removed = 0;
 
         CU_ASSERT(made > 100 && made < 100000);
-        s = open_it(&o);
+        s = store_need(&o);
         for (uint64_t i = 0; i < made; i++) {
             struct store_op del = {.kind = ST_ENTRY_DEL, .session = 1, .seq = i + 1};
             removed += submit_wait(s, &del, 1) == ST_OK;
@@ -384,7 +373,7 @@ static void test_read_only(void)
         return;
     }
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     store_close(&s);
     UNIT_NEED(mount("tmpfs", t.path, "tmpfs", MS_REMOUNT | MS_RDONLY, "size=16m") == 0);
     refused(t.path, "Read-only file system");
@@ -408,7 +397,7 @@ static void make_store(struct tmpdir *t)
 
     tmpdir_make(t);
     o = small(t->path);
-    s = open_it(&o);
+    s = store_need(&o);
     model_run(m, s, 2000, 50);
     store_close(&s);
     model_destroy(m);
@@ -485,7 +474,7 @@ static void test_first_start_cut_off(void)
         }
         reached = atomic_load(&writes_left) < 0;
         atomic_store(&writes_left, -1);
-        s = open_it(&o);
+        s = store_need(&o);
         store_close(&s);
         CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
         tmpdir_remove(&t);
@@ -603,7 +592,7 @@ static void test_unreadable_page(void)
     UNIT_NEED(pid >= 0);
     if (pid == 0) {
         const struct store_options o = small(t.path);
-        struct store *s = open_it(&o);
+        struct store *s = store_need(&o);
         const struct store_load all = {.arg = NULL};
 
         dup2(fds[1], STDERR_FILENO);
@@ -697,7 +686,7 @@ static void make_killed(struct tmpdir *t)
     pid = fork();
     UNIT_NEED(pid >= 0);
     if (pid == 0) {
-        struct store *s = open_it(&o);
+        struct store *s = store_need(&o);
         struct store_op op = {
             .kind = ST_RETAINED_PUT, .seq = 1, .name = {"findme/topic", 12}, .data = {"x", 1}};
         for (int i = 0; i < 5; i++) {
@@ -747,7 +736,7 @@ static void test_two_processes(void)
 
     make_killed(&t);
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     fflush(NULL);
     pid = fork();
     UNIT_NEED(pid >= 0);

@@ -10,6 +10,7 @@
 #include "storage/check.h"
 #include "storage/store.h"
 #include "tests/support/fault.h"
+#include "tests/support/store_need.h"
 #include "tests/support/tmpdir.h"
 #include "tests/support/unit.h"
 
@@ -41,18 +42,6 @@ static struct store_options small(const char *dir)
                                   .fold_records = 100,
                                   .fold_slice = 31,
                                   .ballast = 65536};
-}
-
-static struct store *open_it(const struct store_options *o)
-{
-    struct store *s;
-    char err[512];
-
-    if (store_open(o, &s, err, sizeof(err)) != ST_OK) {
-        fprintf(stderr, "%s\n", err);
-        UNIT_NEED(false);
-    }
-    return s;
 }
 
 static void sleep_a_little(void)
@@ -224,7 +213,7 @@ static void verify(const struct store_options *o, struct works *ws)
 {
     struct seen seen = {.entry = {0}};
     const struct store_load load = {.arg = &seen, .sub = see_sub, .retained = see_retained};
-    struct store *s = open_it(o);
+    struct store *s = store_need(o);
     char err[512];
 
     UNIT_NEED(store_load(s, &load) == ST_OK);
@@ -263,7 +252,7 @@ static bool submit_once(unsigned n, unsigned *nomem, unsigned *io)
 
     tmpdir_make(&t);
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     put_sessions(s);
     fault_set_others(n);
     submit_all(s, ws);
@@ -317,7 +306,7 @@ static void test_read(void)
     tmpdir_make(&t);
     o = small(t.path);
     o.fold_records = UNITS * OPS / 3 * 2; /* one fold: some in `state`, some not yet */
-    s = open_it(&o);
+    s = store_need(&o);
     put_sessions(s);
     submit_all(s, ws);
     wait_for_fold(s); /* else it may be the fold that is failed */
@@ -366,7 +355,7 @@ static void make_killed(const struct tmpdir *t, struct works *ws)
     pid = fork();
     UNIT_NEED(pid >= 0);
     if (pid == 0) {
-        struct store *s = open_it(&o);
+        struct store *s = store_need(&o);
         put_sessions(s);
         submit_all(s, ws);
         raise(SIGKILL);
@@ -450,11 +439,11 @@ static void test_load(void)
 
     tmpdir_make(&t);
     o = small(t.path);
-    s = open_it(&o);
+    s = store_need(&o);
     put_sessions(s);
     submit_all(s, ws);
     store_close(&s);
-    s = open_it(&o);
+    s = store_need(&o);
     for (n = 1; n < MOST; n++) {
         struct seen seen = {.entry = {0}};
         const struct store_load load = {.arg = &seen, .sub = see_sub, .retained = see_retained};
