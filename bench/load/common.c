@@ -131,6 +131,43 @@ void message_check(struct run *run, const struct client *c, const struct publish
     }
 }
 
+bool message_stamp(const struct herd *publishers, struct client *c, const struct publish *m,
+                   struct stamp *s)
+{
+    struct run *run = herd_run(c);
+
+    if (!stamp_read(s, m->payload)) {
+        herd_wrong(c, "payload damaged");
+        return false;
+    }
+    if (s->run != run->id || s->publisher >= publishers->n) {
+        run_fail(run, "%s: misdelivered, from run %08x publisher %u", c->id, s->run, s->publisher);
+        return false;
+    }
+    return true;
+}
+
+bool message_on_course(const struct courses *courses, const struct herd *publishers,
+                       struct client *c, const struct publish *m, struct stamp *s)
+{
+    const struct herd *receivers = c->owner;
+    struct run *run = herd_run(c);
+    struct course *course;
+
+    if (!message_stamp(publishers, c, m, s)) {
+        return false;
+    }
+    course = courses_at(courses, (uint32_t)(c - receivers->clients), s->publisher);
+    if (s->seq != course_due(course)) {
+        run_fail(run, "%s: publisher %u: number %" PRIu64 " came, %" PRIu64 " expected", c->id,
+                 s->publisher, s->seq, course_due(course));
+        return false;
+    }
+    course_step(course);
+    message_check(run, c, m, s, &publishers->clients[s->publisher].stream);
+    return true;
+}
+
 void run_delivered(struct run *run, const struct stamp *s)
 {
     run->r.delivered++;

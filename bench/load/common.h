@@ -8,6 +8,7 @@
 #ifndef NOCTULE_BENCH_COMMON_H
 #define NOCTULE_BENCH_COMMON_H
 
+#include "bench/load/course.h"
 #include "bench/load/drive.h"
 #include "bench/load/herd.h"
 
@@ -31,6 +32,14 @@ extern const struct client_ops herd_publisher_ops;
 /* Counts a failed check where a message, its number aside, is not what was sent. */
 void message_check(struct run *run, const struct client *c, const struct publish *m,
                    const struct stamp *s, struct stream *from);
+/* Whose message it is. Counts a failed check and answers false where the payload is damaged, or of
+ * another run or nobody of these publishers. */
+bool message_stamp(const struct herd *publishers, struct client *c, const struct publish *m,
+                   struct stamp *s);
+/* The same, and it has to be the number due to this receiver; then the next one is, and the message
+ * has been checked. */
+bool message_on_course(const struct courses *courses, const struct herd *publishers,
+                       struct client *c, const struct publish *m, struct stamp *s);
 /* Counts a message that came. */
 void run_delivered(struct run *run, const struct stamp *s);
 

@@ -97,25 +97,15 @@ static void session_message(struct client *c, const struct publish *m)
 {
     struct durable *d = durable_of_session(c);
     struct run *run = herd_run(c);
-    struct course *course;
     struct stamp s;
 
-    if (!stamp_read(&s, m->payload)) {
-        herd_wrong(c, "payload damaged");
+    if (d->step != DRAINING) {
+        run_fail(run, "%s: misdelivered, before it came back for its queue", c->id);
         return;
     }
-    if (s.run != run->id || s.publisher >= d->publishers.n || d->step != DRAINING) {
-        run_fail(run, "%s: misdelivered, from run %08x publisher %u", c->id, s.run, s.publisher);
+    if (!message_on_course(&d->courses, &d->publishers, c, m, &s)) {
         return;
     }
-    course = courses_at(&d->courses, (uint32_t)(c - d->sessions.clients), s.publisher);
-    if (s.seq != course_due(course)) {
-        run_fail(run, "%s: publisher %u: number %" PRIu64 " came, %" PRIu64 " expected", c->id,
-                 s.publisher, s.seq, course_due(course));
-        return;
-    }
-    course_step(course);
-    message_check(run, c, m, &s, &d->publishers.clients[s.publisher].stream);
     run->r.delivered++;
     run_event(run);
 }

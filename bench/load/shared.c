@@ -86,12 +86,7 @@ static void member_message(struct client *c, const struct publish *m)
     struct run *run = herd_run(c);
     struct stamp s;
 
-    if (!stamp_read(&s, m->payload)) {
-        herd_wrong(c, "payload damaged");
-        return;
-    }
-    if (s.run != run->id || s.publisher >= sh->publishers.n) {
-        run_fail(run, "%s: misdelivered, from run %08x publisher %u", c->id, s.run, s.publisher);
+    if (!message_stamp(&sh->publishers, c, m, &s)) {
         return;
     }
     check_number(sh, c, &s);

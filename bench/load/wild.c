@@ -10,7 +10,6 @@
  * Connections stand before the first SUBSCRIBE, so that the growth of the broker's memory from then
  * on is that of its subscriptions.
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -142,25 +141,11 @@ static void receiver_message(struct client *c, const struct publish *m)
 {
     struct wild *w = wild_of_receiver(c);
     struct run *run = herd_run(c);
-    struct course *course;
     struct stamp s;
 
-    if (!stamp_read(&s, m->payload)) {
-        herd_wrong(c, "payload damaged");
+    if (!message_on_course(&w->courses, &w->publishers, c, m, &s)) {
         return;
     }
-    if (s.run != run->id || s.publisher >= w->publishers.n) {
-        run_fail(run, "%s: misdelivered, from run %08x publisher %u", c->id, s.run, s.publisher);
-        return;
-    }
-    course = courses_at(&w->courses, (uint32_t)(c - w->receivers.clients), s.publisher);
-    if (s.seq != course_due(course)) {
-        run_fail(run, "%s: publisher %u: number %" PRIu64 " came, %" PRIu64 " expected", c->id,
-                 s.publisher, s.seq, course_due(course));
-        return;
-    }
-    course_step(course);
-    message_check(run, c, m, &s, &w->publishers.clients[s.publisher].stream);
     if (tally_add(&w->came[s.publisher], s.seq)) {
         drive_moved(run, s.publisher);
     }
