@@ -323,6 +323,7 @@ struct link {
     bool opened : 1;       /* CONNACK has left */
     bool said_goodbye : 1; /* it ends because the client or we wished so: no lingering */
     bool had_pause : 1;    /* back-pressure: this publisher was left unread for its time */
+    bool moved : 1;        /* bytes have left since memory was last looked for */
 };
 
 /* ---- deliveries ---- */
@@ -399,6 +400,7 @@ struct shard {
     bool work_left;            /* the next wait is none */
     bool backlog;              /* another shard's mailbox is far behind */
     int64_t pressure_since_ms; /* 0: there is none */
+    int64_t moves_since_ms;    /* since then connections have to show that they read */
     int64_t relief_ms;         /* next time a slow consumer may be closed */
     int64_t budget;            /* deliveries left in this turn */
     uint32_t mark;             /* moves with every collection */

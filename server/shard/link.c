@@ -500,6 +500,7 @@ void link_flush(struct shard *sh, struct link *l)
     size_t written;
     enum conn_rc rc = conn_flush(&l->conn, &written);
 
+    l->moved = l->moved || written > 0;
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
     if (rc == CONN_ERROR) {
         l->hung_up = true;

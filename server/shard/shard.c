@@ -19,6 +19,7 @@
 #define MATCH_CACHE_SLOTS 16384u
 #define MAIL_PER_TURN     4096
 #define RELIEF_MS         250
+#define READERS_MAX_MS    10000 /* short of memory for so long, even readers are closed */
 
 /* ---- mail ---- */
 
@@ -267,15 +268,58 @@ static bool has_backlog(const struct shard *sh)
     return false;
 }
 
-static size_t weight(const struct client *c)
+/* What the end of its connection gives back: the queue of a session that stays stays as well, but
+ * for what may go to disk. */
+static size_t weight(const struct shard *sh, const struct client *c)
 {
-    return c->link == NULL ? 0 : c->link->conn.out_n + (c->out == NULL ? 0 : c->out->bytes);
+    const struct outq *q = c->out;
+
+    if (c->link == NULL) {
+        return 0;
+    }
+    if (q == NULL || (c->durable && !sh->spills)) {
+        return c->link->conn.out_n;
+    }
+    return c->link->conn.out_n + q->bytes - (c->durable ? q->disk.bytes : 0);
 }
 
-/* Memory stays short: the connection that holds most of it goes. */
-static void relieve(struct shard *sh)
+/* From here on each has to show that it reads. */
+static void expect_moves(struct shard *sh)
+{
+    sh->moves_since_ms = sh->now_ms;
+    for (uint32_t i = 0; i < sh->clients_cap; i++) {
+        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+            if (c->link != NULL) {
+                c->link->moved = false;
+            }
+        }
+    }
+}
+
+/* Who holds most of what its end would give back; NULL: nobody holds much. */
+static struct client *slowest(const struct shard *sh, bool though_it_reads)
 {
     struct client *worst = NULL;
+    size_t most = sh->cfg->output_buffer_limit;
+
+    for (uint32_t i = 0; i < sh->clients_cap; i++) {
+        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+            const size_t w = weight(sh, c);
+            if (w >= most && (though_it_reads || !c->link->moved)) {
+                worst = c;
+                most = w;
+            }
+        }
+    }
+    return worst;
+}
+
+/* Memory stays short: the connection that holds most of it and does not read goes. If all read,
+ * time may be all it takes; after long it is the one that reads least. */
+static void relieve(struct shard *sh)
+{
+    struct client *worst;
+    bool long_since;
 
     if (!atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed)) {
         sh->pressure_since_ms = 0;
@@ -283,19 +327,16 @@ static void relieve(struct shard *sh)
     }
     if (sh->pressure_since_ms == 0) {
         sh->pressure_since_ms = sh->now_ms;
+        expect_moves(sh);
     }
-    if (sh->now_ms - sh->pressure_since_ms < PAUSE_MAX_MS || sh->now_ms < sh->relief_ms) {
+    if (sh->now_ms - sh->moves_since_ms < PAUSE_MAX_MS || sh->now_ms < sh->relief_ms) {
         return;
     }
     sh->relief_ms = sh->now_ms + RELIEF_MS;
-    for (uint32_t i = 0; i < sh->clients_cap; i++) {
-        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
-            if (worst == NULL || weight(c) > weight(worst)) {
-                worst = c;
-            }
-        }
-    }
-    if (worst == NULL || worst->link == NULL || weight(worst) < sh->cfg->output_buffer_limit) {
+    long_since = sh->now_ms - sh->pressure_since_ms >= READERS_MAX_MS;
+    worst = slowest(sh, long_since);
+    if (worst == NULL) {
+        expect_moves(sh);
         return;
     }
     shard_count(sh, METRIC_SLOW_CONSUMERS_CLOSED, 1);
