@@ -196,11 +196,12 @@ static const struct config_key limits[] = {
      .offset = U64(memory_limit),
      .dflt = "0",
      .max = ALL_BYTES,
-     .help = "Memory for messages, queues and retained messages of all clients together. At the "
-             "limit publishers are "
-             "slowed down, then QoS 0 messages are dropped and others refused, and connections that "
-             "hold much and do not read are closed, one at a time. 0: half of the memory of the "
-             "machine, or of the control group if that has less."},
+     .help =
+         "Memory for messages, queues and retained messages of all clients together. At the "
+         "limit publishers are "
+         "slowed down, then QoS 0 messages are dropped and others refused, and connections that "
+         "hold much and do not read are closed, one at a time. 0: half of the memory of the "
+         "machine, or of the control group if that has less."},
     {.name = "max_topic_levels",
      .type = CONFIG_UINT,
      .flags = RELOAD | OURS,
