@@ -3,6 +3,7 @@
 
 #include "storage/bytes.h"
 #include "storage/durable.h"
+#include "storage/queue.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -35,8 +36,10 @@ struct check {
     bool strict; /* no fold was under way: counts have to be right */
     struct session_seen *sessions;
     size_t nsessions, sessions_cap;
-    struct ref *refs; /* one for each entry */
+    struct ref *refs; /* one for each entry whose body is in `bodies` */
     size_t nrefs, refs_cap;
+    uint32_t *times; /* of each of the others */
+    size_t ntimes, times_cap;
     struct scratch tmp;
 };
 
@@ -125,7 +128,7 @@ static struct session_seen *session_of(struct check *c, uint64_t session)
     return lo < c->nsessions && c->sessions[lo].session == session ? &c->sessions[lo] : NULL;
 }
 
-static int add_ref(struct check *c, const struct queue_value *v)
+static int add_ref(struct check *c, const struct queue_entry *e)
 {
     if (c->nrefs == c->refs_cap) {
         const size_t cap = c->refs_cap == 0 ? 4096 : c->refs_cap * 2;
@@ -136,33 +139,73 @@ static int add_ref(struct check *c, const struct queue_value *v)
         c->refs = p;
         c->refs_cap = cap;
     }
-    c->refs[c->nrefs++] = (struct ref){v->body, v->size};
+    c->refs[c->nrefs++] = (struct ref){e->body, e->size};
     return 0;
 }
 
-static int see_entry(struct check *c, MDB_val key, MDB_val val)
+static int add_time(struct check *c, uint32_t when_s)
 {
-    struct session_seen *s;
-    struct queue_value v;
-    uint64_t session;
-    uint64_t seq;
+    if (c->ntimes == c->times_cap) {
+        const size_t cap = c->times_cap == 0 ? 4096 : c->times_cap * 2;
+        uint32_t *p = realloc(c->times, cap * sizeof(*p));
+        if (p == NULL) {
+            return ENOMEM;
+        }
+        c->times = p;
+        c->times_cap = cap;
+    }
+    c->times[c->ntimes++] = when_s;
+    return 0;
+}
 
-    if (key.mv_size != 16 || !queue_value_get(val, &v)) {
-        breach(c, "an entry with a key of %zu and a value of %zu bytes", key.mv_size, val.mv_size);
-        return 0;
+/* An entry that has its body with it. */
+static int see_inline(struct check *c, const struct queue_row *r, const struct queue_entry *e)
+{
+    const uint8_t *p = e->record;
+    const uint8_t *end = p + e->record_n;
+    struct store_op op;
+
+    if (!record_decode(&p, end, &op) || p != end || op.kind != ST_BODY_PUT || op.body != e->body ||
+        body_size(&op) != e->size) {
+        breach(c, "entry %llu of session %llu: its body is not valid", (ull)e->seq,
+               (ull)r->session);
     }
-    session = get_be64(key.mv_data);
-    seq = get_be64((uint8_t *)key.mv_data + 8);
-    s = session_of(c, session);
+    return add_time(c, record_body_when(e->record, end));
+}
+
+static int see_entry(struct check *c, const struct queue_row *r, const struct queue_entry *e)
+{
+    struct session_seen *s = session_of(c, r->session);
+
     if (s == NULL) {
-        breach(c, "entry %llu of session %llu: no such session", (ull)seq, (ull)session);
+        breach(c, "entry %llu of session %llu: no such session", (ull)e->seq, (ull)r->session);
     } else {
-        s->first = s->count == 0 ? seq : s->first;
-        s->last = seq;
+        if (s->count > 0 && e->seq <= s->last) {
+            breach(c, "entry %llu of session %llu stands behind entry %llu", (ull)e->seq,
+                   (ull)r->session, (ull)s->last);
+        }
+        s->first = s->count == 0 ? e->seq : s->first;
+        s->last = e->seq;
         s->count++;
-        s->bytes += v.size;
+        s->bytes += e->size;
     }
-    return add_ref(c, &v);
+    return e->record_n > 0 ? see_inline(c, r, e) : add_ref(c, e);
+}
+
+static int see_row(struct check *c, MDB_val key, MDB_val val)
+{
+    struct queue_row r;
+    struct queue_entry e;
+    int rc = queue_row_open(&r, key, val) ? 0 : MDB_CORRUPTED;
+
+    while (rc == 0 && (rc = queue_row_next(&r, &e)) == 0) {
+        rc = see_entry(c, &r, &e);
+    }
+    if (rc == MDB_CORRUPTED || val.mv_size > QUEUE_ROW_MAX) {
+        breach(c, "a row of entries with a key of %zu and a value of %zu bytes is not valid",
+               key.mv_size, val.mv_size);
+    }
+    return rc == ENOMEM ? rc : 0;
 }
 
 static int see_entries(struct check *c)
@@ -175,7 +218,7 @@ static int see_entries(struct check *c)
     while (rc == 0) {
         rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT);
         if (rc == 0) {
-            rc = see_entry(c, key, val);
+            rc = see_row(c, key, val);
         }
     }
     mdb_cursor_close(cur);
@@ -263,6 +306,59 @@ static void missing_bodies(struct check *c)
     }
 }
 
+static int by_time(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a;
+    const uint32_t y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* How many of the sorted ones from *at on are of this second; those before it lack their row. */
+static uint64_t take_times(struct check *c, size_t *at, uint64_t when)
+{
+    uint64_t n = 0;
+
+    for (; *at < c->ntimes && c->times[*at] < when; ++*at) {
+        if (*at == 0 || c->times[*at] != c->times[*at - 1]) {
+            breach(c, "second %u: its entries are not counted", c->times[*at]);
+        }
+    }
+    for (; *at < c->ntimes && c->times[*at] == when; ++*at) {
+        n++;
+    }
+    return n;
+}
+
+/* Each second that entries have, with their number, in the order of the table. */
+static int compare_times(struct check *c)
+{
+    MDB_cursor *cur;
+    MDB_val key;
+    MDB_val val;
+    size_t i = 0;
+    int rc =
+        c->d->state.times == 0 ? MDB_NOTFOUND : mdb_cursor_open(c->txn, c->d->state.times, &cur);
+
+    if (rc != 0) {
+        return rc == MDB_NOTFOUND ? 0 : rc; /* an older version */
+    }
+    if (c->ntimes > 0) {
+        qsort(c->times, c->ntimes, sizeof(*c->times), by_time);
+    }
+    while ((rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
+        const uint32_t when = key.mv_size == 4 ? get_be32(key.mv_data) : 0;
+        const uint64_t n = val.mv_size == 8 ? get_le64(val.mv_data) : 0;
+        const uint64_t seen = take_times(c, &i, when);
+        if (key.mv_size != 4 || n != seen || n == 0) {
+            breach(c, "second %u: says %llu entries, has %llu", when, (ull)n, (ull)seen);
+        }
+    }
+    mdb_cursor_close(cur);
+    take_times(c, &i, UINT64_MAX);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static bool decode(MDB_val whole, enum store_op_kind kind, struct store_op *op)
 {
     const uint8_t *p = whole.mv_data;
@@ -345,6 +441,7 @@ static int check_tables(struct check *c)
     if (rc == 0 && c->strict) {
         compare_heads(c);
         missing_bodies(c);
+        rc = compare_times(c);
     }
     if (rc == 0) {
         rc = each_object(c, s->subs, SUB_KEY, see_sub);
@@ -421,6 +518,7 @@ long check_store(const char *dir, check_line_fn fn, void *arg, char *err, size_t
     }
     free(c.sessions);
     free(c.refs);
+    free(c.times);
     scratch_free(&c.tmp);
     durable_detach(c.d);
     return rc != 0 ? -1 : c.breaches;
@@ -511,38 +609,67 @@ static int dump_record(struct check *c, const uint8_t *k, MDB_val whole)
     return 0;
 }
 
-static int dump_keys(struct check *c, MDB_dbi dbi)
+static int each_row(struct check *c, MDB_dbi dbi,
+                    void (*fn)(struct check *c, MDB_val key, MDB_val val))
 {
     MDB_cursor *cur;
     MDB_val key;
     MDB_val val;
     int rc = mdb_cursor_open(c->txn, dbi, &cur);
 
-    while (rc == 0 && (rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
-        const uint8_t *k = key.mv_data;
-        struct store_op op = {.kind = ST_INBOUND_PUT};
-        struct queue_value v;
-        char extra[32] = "";
-
-        if (key.mv_size == 10) {
-            op.packet_id = get_be16(k + 8);
-        } else if (key.mv_size == 16 && queue_value_get(val, &v)) {
-            op = (struct store_op){.kind = ST_ENTRY_PUT,
-                                   .seq = get_be64(k + 8),
-                                   .body = v.body,
-                                   .packet_id = v.packet_id,
-                                   .flags = v.flags,
-                                   .number = v.number,
-                                   .expires_ms = v.expires_ms};
-            snprintf(extra, sizeof(extra), " step=%u", v.step);
-        } else {
-            continue;
-        }
-        op.session = get_be64(k);
-        dump_op(c, "state", &op, extra);
+    if (rc != 0) {
+        return rc;
+    }
+    while ((rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
+        fn(c, key, val);
     }
     mdb_cursor_close(cur);
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static void dump_inbound(struct check *c, MDB_val key, MDB_val val)
+{
+    const uint8_t *k = key.mv_data;
+
+    (void)val;
+    if (key.mv_size == 10) {
+        const struct store_op op = {
+            .kind = ST_INBOUND_PUT, .session = get_be64(k), .packet_id = get_be16(k + 8)};
+        dump_op(c, "state", &op, "");
+    }
+}
+
+/* An entry, then its body, if that is there with it. */
+static void dump_entry(struct check *c, uint64_t session, const struct queue_entry *e)
+{
+    const uint8_t *p = e->record;
+    struct store_op op = {.kind = ST_ENTRY_PUT,
+                          .session = session,
+                          .seq = e->seq,
+                          .body = e->body,
+                          .packet_id = e->packet_id,
+                          .flags = e->flags,
+                          .number = e->number,
+                          .expires_ms = e->expires_ms};
+    char extra[32];
+
+    snprintf(extra, sizeof(extra), " step=%u", e->step);
+    dump_op(c, "state", &op, extra);
+    if (e->record_n > 0 && record_decode(&p, p + e->record_n, &op)) {
+        dump_op(c, "state", &op, " count=1");
+    }
+}
+
+static void dump_row(struct check *c, MDB_val key, MDB_val val)
+{
+    struct queue_row r;
+    struct queue_entry e;
+
+    if (queue_row_open(&r, key, val)) {
+        while (queue_row_next(&r, &e) == 0) {
+            dump_entry(c, r.session, &e);
+        }
+    }
 }
 
 static bool dump_group(void *arg, uint8_t *buf, uint32_t n, uint64_t next_key)
@@ -576,9 +703,9 @@ static int dump_all(struct check *c, char *what, size_t cap)
     c->fn(c->arg, line);
     rc = rc != 0 ? rc : each_object(c, s->sessions, 8, dump_session);
     rc = rc != 0 ? rc : each_object(c, s->subs, SUB_KEY, dump_record);
-    rc = rc != 0 ? rc : dump_keys(c, s->queue);
+    rc = rc != 0 ? rc : each_row(c, s->queue, dump_row);
     rc = rc != 0 ? rc : each_object(c, s->bodies, 8, dump_body);
-    rc = rc != 0 ? rc : dump_keys(c, s->inbound);
+    rc = rc != 0 ? rc : each_row(c, s->inbound, dump_inbound);
     rc = rc != 0 ? rc : each_object(c, s->retained, RETAINED_KEY, dump_record);
     rc = rc != 0 ? rc : each_object(c, s->wills, 8, dump_record);
     return rc != 0 ? rc : journal_scan(&c->d->journal, m.folded, dump_group, c, what, cap);

@@ -2,9 +2,9 @@
 /*
  * The fold: a frozen generation into `state`, sorted, in slices of synced transactions.
  *
- * Happy path: the first slice writes the generation's bounds (`folding`); sessions, subscriptions,
- * bodies, entries, QoS 2 ids, retained messages, wills, ends of sessions follow; the last slice
- * writes `folded`. Then the journal may be trimmed.
+ * Happy path: the first slice writes the generation's bounds (`folding`); sessions, bodies that
+ * several entries have, entries (fold_queue.c), QoS 2 ids, subscriptions, retained messages, wills,
+ * ends of sessions follow; the last slice writes `folded`. Then the journal may be trimmed.
  *
  * A crash between two slices: the next start folds exactly the same groups again (the bounds are
  * kept), and each step may be done twice; FORMAT.md, "Consistency", has the rules. Only with the
@@ -18,8 +18,9 @@
  * No room: tried again every second in smaller slices (pages that one transaction replaces are free
  * for the next but one), journal and generation stay. A failed write or sync is final.
  */
+#include "storage/fold.h"
+
 #include "storage/bytes.h"
-#include "storage/durable.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -27,29 +28,7 @@
 #include <time.h>
 
 #define SLICE_BYTES (4u << 20)
-#define IDS_MAX     65536u  /* QoS 2 ids of a session */
 #define TELL_US     2000000 /* a recovery says so often how far it is */
-
-struct delta {
-    uint64_t body;
-    int64_t n;
-};
-
-struct fold {
-    struct durable *d;
-    struct state *s;
-    struct gen *g;
-    MDB_txn *txn;
-    MDB_cursor *queue;
-    uint32_t ops; /* of this slice */
-    size_t bytes;
-    uint32_t removable;   /* entries of ended sessions that this fold may still remove itself */
-    struct delta *deltas; /* of bodies; applied with the slice */
-    size_t ndeltas, deltas_cap;
-    uint64_t dropped;
-    struct scratch tmp, key;
-    uint64_t seen[IDS_MAX / 64]; /* QoS 2 ids of the session at hand; 0 between two */
-};
 
 /* ---- slices ---- */
 
@@ -66,15 +45,15 @@ static int begin(struct fold *f)
     return mdb_cursor_open(f->txn, f->s->queue, &f->queue);
 }
 
-static int by_delta_body(const void *a, const void *b)
+static int by_key(const void *a, const void *b)
 {
     const struct delta *x = a;
     const struct delta *y = b;
 
-    return x->body < y->body ? -1 : x->body > y->body;
+    return x->key < y->key ? -1 : x->key > y->key;
 }
 
-static int apply_delta(struct fold *f, uint64_t body, int64_t n)
+static int apply_to_body(struct fold *f, uint64_t body, int64_t n)
 {
     struct store_op op;
     uint8_t k[8];
@@ -101,38 +80,48 @@ static int apply_delta(struct fold *f, uint64_t body, int64_t n)
     return object_patch(f->txn, f->s->bodies, k, sizeof(k), head, sizeof(head));
 }
 
-/* All changes to one body's count meet, and the bodies come in the order of their pages. */
-static int apply_deltas(struct fold *f)
+static int apply_to_time(struct fold *f, uint64_t when_s, int64_t n)
+{
+    return n == 0 ? 0 : state_count_time(f->s, f->txn, (uint32_t)when_s, n);
+}
+
+/* All changes to one count meet, and they come in the order of their pages. */
+static int apply(struct fold *f, struct deltas *d,
+                 int (*fn)(struct fold *f, uint64_t key, int64_t n))
 {
     int rc = 0;
 
-    if (f->ndeltas > 1) {
-        qsort(f->deltas, f->ndeltas, sizeof(*f->deltas), by_delta_body);
+    if (d->n > 1) {
+        qsort(d->v, d->n, sizeof(*d->v), by_key);
     }
-    for (size_t i = 0; i < f->ndeltas && rc == 0;) {
-        const uint64_t body = f->deltas[i].body;
+    for (size_t i = 0; i < d->n && rc == 0;) {
+        const uint64_t key = d->v[i].key;
         int64_t n = 0;
-        for (; i < f->ndeltas && f->deltas[i].body == body; i++) {
-            n += f->deltas[i].n;
+        for (; i < d->n && d->v[i].key == key; i++) {
+            n += d->v[i].n;
         }
-        rc = apply_delta(f, body, n);
+        rc = fn(f, key, n);
     }
-    f->ndeltas = 0;
+    d->n = 0;
     return rc;
 }
 
-static int add_delta(struct fold *f, uint64_t body, int n)
+int deltas_add(struct deltas *d, uint64_t key, int n)
 {
-    if (f->ndeltas == f->deltas_cap) {
-        const size_t cap = f->deltas_cap == 0 ? 1024 : f->deltas_cap * 2;
-        struct delta *v = realloc(f->deltas, cap * sizeof(*v));
+    if (d->n > 0 && d->v[d->n - 1].key == key) {
+        d->v[d->n - 1].n += n;
+        return 0;
+    }
+    if (d->n == d->cap) {
+        const size_t cap = d->cap == 0 ? 1024 : d->cap * 2;
+        struct delta *v = realloc(d->v, cap * sizeof(*v));
         if (v == NULL) {
             return ENOMEM;
         }
-        f->deltas = v;
-        f->deltas_cap = cap;
+        d->v = v;
+        d->cap = cap;
     }
-    f->deltas[f->ndeltas++] = (struct delta){body, n};
+    d->v[d->n++] = (struct delta){key, n};
     return 0;
 }
 
@@ -155,8 +144,9 @@ static void tell_progress(struct fold *f)
 
 static int end_slice(struct fold *f)
 {
-    int rc = apply_deltas(f);
+    int rc = apply(f, &f->bodies, apply_to_body);
 
+    rc = rc != 0 ? rc : apply(f, &f->times, apply_to_time);
     if (rc != 0) {
         return rc;
     }
@@ -170,25 +160,26 @@ static int end_slice(struct fold *f)
     return rc;
 }
 
-static bool slice_full(const struct fold *f)
+bool fold_slice_full(const struct fold *f)
 {
     const uint64_t bytes = (uint64_t)SLICE_BYTES * f->d->slice / f->d->o.fold_slice;
 
     return f->ops >= f->d->slice || f->bytes >= bytes;
 }
 
+int fold_next_slice(struct fold *f)
+{
+    int rc = end_slice(f);
+
+    return rc != 0 ? rc : begin(f);
+}
+
 /* After every operation: a slice ends between two of them. */
 static int step(struct fold *f, size_t bytes)
 {
-    int rc;
-
     f->ops++;
     f->bytes += bytes;
-    if (!slice_full(f)) {
-        return 0;
-    }
-    rc = end_slice(f);
-    return rc != 0 ? rc : begin(f);
+    return fold_slice_full(f) ? fold_next_slice(f) : 0;
 }
 
 /* ---- sessions ---- */
@@ -228,18 +219,6 @@ static void forget_bodies(const struct gen_session *gs)
     }
 }
 
-static int get_head(struct fold *f, uint64_t session, struct session_head *h)
-{
-    struct store_op op;
-    uint8_t k[8];
-    MDB_val whole;
-    int rc;
-
-    put_be64(k, session);
-    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
-    return rc == 0 && !session_view(whole, h, &op) ? MDB_CORRUPTED : rc;
-}
-
 /*
  * Which sessions there are. What came for one that ended, or that nobody knows, is left out, and
  * its bodies do not count it. The same on every try: the fold makes or ends no session without
@@ -254,7 +233,7 @@ static int classify(struct fold *f, struct gen_session *gs)
         return 0;
     }
     if (!gs->ended && gs->record == NULL) {
-        rc = get_head(f, gs->session, &h);
+        rc = fold_get_head(f, gs->session, &h);
         rc = rc == 0 && session_has_ended(&h) ? MDB_NOTFOUND : rc;
     }
     if (gs->ended || rc == MDB_NOTFOUND) {
@@ -355,7 +334,7 @@ static int fold_inbound(struct fold *f, const struct gen_session *gs)
     if (gs->ninbound == 0) {
         return 0;
     }
-    ids = malloc((gs->ninbound < IDS_MAX ? gs->ninbound : IDS_MAX) * sizeof(*ids));
+    ids = malloc((gs->ninbound < FOLD_IDS_MAX ? gs->ninbound : FOLD_IDS_MAX) * sizeof(*ids));
     if (ids == NULL) {
         return ENOMEM;
     }
@@ -460,13 +439,15 @@ static int fold_named(struct fold *f)
 struct body_list {
     struct gen_body **v;
     uint32_t n;
+    bool all;
 };
 
+/* Those that go with their entries only where an interrupted fold may have left them here. */
 static void collect_body(void *arg, struct gen_body *b)
 {
     struct body_list *l = arg;
 
-    if (b->live > 0) {
+    if (b->live > 0 && (l->all || !fold_is_inline(b))) {
         l->v[l->n++] = b;
     }
 }
@@ -493,6 +474,10 @@ static int put_body(struct fold *f, const struct gen_body *b)
         return MDB_CORRUPTED;
     }
     put_be64(k, b->id);
+    if (fold_is_inline(b)) {
+        rc = object_del(f->txn, f->s->bodies, k, sizeof(k)); /* version 2 put it here */
+        return rc != 0 && rc != MDB_NOTFOUND ? rc : step(f, 0);
+    }
     n = BODY_HEAD + (size_t)(p - b->record);
     buf = scratch_room(&f->tmp, n);
     if (buf == NULL) {
@@ -512,7 +497,7 @@ static int put_body(struct fold *f, const struct gen_body *b)
 
 static int fold_bodies(struct fold *f)
 {
-    struct body_list l = {malloc((f->g->nbodies + 1u) * sizeof(struct gen_body *)), 0};
+    struct body_list l = {malloc((f->g->nbodies + 1u) * sizeof(struct gen_body *)), 0, f->repeated};
     int rc = 0;
 
     if (l.v == NULL) {
@@ -525,166 +510,6 @@ static int fold_bodies(struct fold *f)
     }
     free(l.v);
     return rc;
-}
-
-/* ---- entries ---- */
-
-static int get_entry(struct fold *f, MDB_val *key, struct queue_value *v)
-{
-    MDB_val val;
-    int rc = mdb_cursor_get(f->queue, key, &val, MDB_SET);
-
-    return rc == 0 && !queue_value_get(val, v) ? MDB_CORRUPTED : rc;
-}
-
-static int put_entry(struct fold *f, struct session_head *h, MDB_val *key,
-                     const struct gen_entry *e)
-{
-    const struct queue_value v = {
-        .body = e->body,
-        .expires_ms = e->expires_ms,
-        .number = e->number,
-        .group = e->group,
-        .size = e->born == NULL ? 0 : e->born->size,
-        .packet_id = e->packet_id,
-        .flags = e->flags,
-        .step = e->step,
-    };
-    uint8_t b[ENTRY_VALUE];
-    const size_t n = queue_value_put(b, &v);
-    MDB_val val = {n, b};
-    int rc;
-
-    rc = mdb_cursor_put(f->queue, key, &val, MDB_NOOVERWRITE);
-    if (rc == MDB_KEYEXIST) { /* an interrupted fold has put it; all but the counts is absolute */
-        val = (MDB_val){n, b};
-        return mdb_cursor_put(f->queue, key, &val, 0);
-    }
-    if (rc == 0) {
-        h->count++;
-        h->bytes += v.size;
-        if (e->born == NULL) {
-            rc = add_delta(f, e->body, 1);
-        }
-    }
-    return rc;
-}
-
-static int del_entry(struct fold *f, struct session_head *h, MDB_val *key)
-{
-    struct queue_value v;
-    int rc = get_entry(f, key, &v);
-
-    if (rc == 0) {
-        rc = mdb_cursor_del(f->queue, 0);
-    }
-    if (rc == 0) {
-        h->count -= h->count > 0;
-        h->bytes -= h->bytes < v.size ? h->bytes : v.size;
-        rc = add_delta(f, v.body, -1);
-    }
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-static int step_entry(struct fold *f, MDB_val *key, const struct gen_entry *e)
-{
-    struct queue_value v;
-    uint8_t b[ENTRY_VALUE];
-    MDB_val val;
-    int rc = get_entry(f, key, &v);
-
-    if (rc != 0) {
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    }
-    v.packet_id = e->packet_id;
-    v.step = e->step;
-    val = (MDB_val){queue_value_put(b, &v), b};
-    return mdb_cursor_put(f->queue, key, &val, 0);
-}
-
-/* The record of the session with what the entries of this slice made of it. */
-static int put_head(struct fold *f, uint64_t session, struct session_head *h)
-{
-    uint8_t b[16];
-    uint8_t head[SESSION_HEAD];
-    MDB_val key = {sizeof(b), b};
-    MDB_val val;
-    int rc;
-
-    queue_key(b, session, 0);
-    rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
-    if (rc != 0 && rc != MDB_NOTFOUND) {
-        return rc;
-    }
-    h->first_seq = h->next_seq;
-    if (rc == 0 && key.mv_size == sizeof(b) && get_be64(key.mv_data) == session) {
-        h->first_seq = get_be64((uint8_t *)key.mv_data + 8);
-    }
-    session_head_put(head, h);
-    put_be64(b, session);
-    return object_patch(f->txn, f->s->sessions, b, 8, head, sizeof(head));
-}
-
-static int fold_entry(struct fold *f, uint64_t session, struct session_head *h,
-                      const struct gen_entry *e)
-{
-    uint8_t b[16];
-    MDB_val key = {sizeof(b), b};
-    int rc = 0;
-
-    queue_key(b, session, e->seq);
-    if (e->what == GEN_PUT) {
-        if (!e->dead) {
-            rc = put_entry(f, h, &key, e);
-        }
-        h->next_seq = e->seq >= h->next_seq ? e->seq + 1 : h->next_seq;
-    } else if (e->what == GEN_DEL) {
-        rc = del_entry(f, h, &key);
-    } else {
-        rc = step_entry(f, &key, e);
-    }
-    if (rc == 0 && !(e->what == GEN_PUT && e->dead)) {
-        f->ops++;
-        f->bytes += 64;
-        if (slice_full(f)) { /* the counts go with the entries they count */
-            rc = put_head(f, session, h);
-            if (rc == 0) {
-                rc = end_slice(f);
-            }
-            if (rc == 0) {
-                rc = begin(f);
-            }
-        }
-    }
-    return rc;
-}
-
-static bool has_live(const struct gen_session *gs)
-{
-    for (uint32_t i = 0; i < gs->puts.n; i++) {
-        if (!gs->puts.v[i].dead) {
-            return true;
-        }
-    }
-    return gs->olds.n > 0;
-}
-
-static int fold_entries(struct fold *f, const struct gen_session *gs)
-{
-    struct session_head h;
-    int rc;
-
-    if (gs->skip || !has_live(gs)) {
-        return 0;
-    }
-    rc = get_head(f, gs->session, &h);
-    for (uint32_t i = 0; i < gs->olds.n && rc == 0; i++) {
-        rc = fold_entry(f, gs->session, &h, &gs->olds.v[i]);
-    }
-    for (uint32_t i = 0; i < gs->puts.n && rc == 0; i++) {
-        rc = fold_entry(f, gs->session, &h, &gs->puts.v[i]);
-    }
-    return rc != 0 ? rc : put_head(f, gs->session, &h);
 }
 
 /* ---- ends ---- */
@@ -704,7 +529,7 @@ static int del_some(struct fold *f, MDB_dbi dbi, const uint8_t *prefix, bool *mo
     }
     rc = mdb_cursor_get(cur, &key, &val, MDB_SET_RANGE);
     while (rc == 0 && key.mv_size >= 8 && memcmp(key.mv_data, prefix, 8) == 0) {
-        if (slice_full(f)) {
+        if (fold_slice_full(f)) {
             *more = true;
             break;
         }
@@ -727,57 +552,12 @@ static int del_prefix(struct fold *f, MDB_dbi dbi, uint64_t session)
     put_be64(b, session);
     rc = del_some(f, dbi, b, &more);
     while (rc == 0 && more) {
-        rc = end_slice(f);
-        if (rc == 0) {
-            rc = begin(f);
-        }
+        rc = fold_next_slice(f);
         if (rc == 0) {
             rc = del_some(f, dbi, b, &more);
         }
     }
     return rc;
-}
-
-/* The first entry of a session; MDB_NOTFOUND: it has none. b: 16 bytes. */
-static int first_entry(struct fold *f, uint64_t session, uint8_t *b)
-{
-    MDB_val key = {16, b};
-    MDB_val val;
-    int rc;
-
-    queue_key(b, session, 0);
-    rc = mdb_cursor_get(f->queue, &key, &val, MDB_SET_RANGE);
-    if (rc == 0 && (key.mv_size != 16 || get_be64(key.mv_data) != session)) {
-        rc = MDB_NOTFOUND;
-    }
-    if (rc == 0) {
-        memcpy(b, key.mv_data, 16);
-    }
-    return rc;
-}
-
-/* Entries go with their counts, to the end of the slice at most; *more: some are left. */
-static int remove_entries(struct fold *f, uint64_t session, struct session_head *h, bool *more)
-{
-    int rc = 0;
-
-    *more = false;
-    while (rc == 0) {
-        uint8_t b[16];
-        MDB_val key = {sizeof(b), b};
-
-        rc = first_entry(f, session, b);
-        if (rc == 0 && slice_full(f)) {
-            *more = true;
-            return put_head(f, session, h);
-        }
-        if (rc == 0) {
-            rc = del_entry(f, h, &key);
-            f->ops++;
-            f->bytes += 64;
-        }
-    }
-    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* From here on only its entries are left. */
@@ -786,7 +566,7 @@ static int mark_ended(struct fold *f, uint64_t session, struct session_head *h)
     int rc;
 
     h->next_seq = 0;
-    rc = put_head(f, session, h);
+    rc = fold_put_head(f, session, h);
     if (rc == 0) {
         durable_sweep_later(f->d, session);
     }
@@ -798,7 +578,7 @@ static int end_entries(struct fold *f, uint64_t session, bool *later)
 {
     struct session_head h;
     bool more = true;
-    int rc = get_head(f, session, &h);
+    int rc = fold_get_head(f, session, &h);
 
     *later = false;
     if (rc == 0 && (h.count > f->removable || session_has_ended(&h))) {
@@ -807,10 +587,9 @@ static int end_entries(struct fold *f, uint64_t session, bool *later)
     }
     f->removable -= rc == 0 ? (uint32_t)h.count : 0;
     while (rc == 0 && more) {
-        rc = remove_entries(f, session, &h, &more);
+        rc = fold_remove_entries(f, session, &h, &more);
         if (rc == 0 && more) {
-            rc = end_slice(f);
-            rc = rc != 0 ? rc : begin(f);
+            rc = fold_next_slice(f);
         }
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
@@ -853,6 +632,14 @@ static int end_session(struct fold *f, const struct gen_session *gs)
 
 /* ---- what ended sessions have left ---- */
 
+static void free_room(struct fold *f)
+{
+    free(f->bodies.v);
+    free(f->times.v);
+    scratch_free(&f->tmp);
+    scratch_free(&f->key);
+}
+
 void durable_sweep_later(struct durable *d, uint64_t session)
 {
     pthread_mutex_lock(&d->gens_lock);
@@ -878,9 +665,9 @@ static int sweep(struct fold *f, uint64_t session, bool *more)
     int rc = begin(f);
 
     *more = false;
-    rc = rc != 0 ? rc : get_head(f, session, &h);
+    rc = rc != 0 ? rc : fold_get_head(f, session, &h);
     if (rc == 0 && session_has_ended(&h)) {
-        rc = remove_entries(f, session, &h, more);
+        rc = fold_remove_entries(f, session, &h, more);
         rc = rc != 0 || *more ? rc : remove_session(f, session);
     }
     rc = rc == MDB_NOTFOUND ? 0 : rc;
@@ -908,9 +695,7 @@ static void sweep_once(struct durable *d)
     if (f.txn != NULL) {
         mdb_txn_abort(f.txn);
     }
-    free(f.deltas);
-    scratch_free(&f.tmp);
-    scratch_free(&f.key);
+    free_room(&f);
     pthread_mutex_lock(&d->gens_lock);
     d->fold_busy = false;
     pthread_cond_broadcast(&d->folded);
@@ -955,9 +740,21 @@ static int put_folded(struct fold *f)
     return rc != 0 ? rc : meta_put_u64(f->txn, f->s->meta, "newest", (uint64_t)f->g->wall_ms);
 }
 
+static int begin_all(struct fold *f)
+{
+    uint64_t folded;
+    uint64_t folding;
+    int rc = begin(f);
+
+    rc = rc != 0 ? rc : meta_get_u64(f->txn, f->s->meta, "folded", &folded);
+    rc = rc != 0 ? rc : meta_get_u64(f->txn, f->s->meta, "folding", &folding);
+    f->repeated = rc == 0 && folding > folded;
+    return rc;
+}
+
 static int fold_all(struct fold *f, struct gen_session **v)
 {
-    int rc = begin(f);
+    int rc = begin_all(f);
 
     for (uint32_t i = 0; i < f->g->nsessions && rc == 0; i++) {
         rc = classify(f, v[i]);
@@ -1004,9 +801,7 @@ int fold_generation(struct durable *d, struct gen *g)
         mdb_txn_abort(f.txn);
     }
     free(v);
-    free(f.deltas);
-    scratch_free(&f.tmp);
-    scratch_free(&f.key);
+    free_room(&f);
     if (rc == 0 && f.dropped > 0) {
         pthread_mutex_lock(&d->stats_lock);
         d->stats.dropped += f.dropped;

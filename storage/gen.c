@@ -476,7 +476,7 @@ static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *e
         if (!record_decode(&p, end, &op)) {
             return GEN_BAD;
         }
-        if (!add_op(g, &op, record, end, &last, 0)) {
+        if (!add_op(g, &op, record, p, &last, 0)) {
             return GEN_NOMEM;
         }
     }
@@ -520,8 +520,10 @@ static enum gen_rc add_ops(struct gen *g, const uint8_t *buf, uint32_t n, const 
     struct gen_body *last = NULL;
 
     for (uint32_t i = 0; i < nops; i++) {
+        const uint32_t next = i + 1 < nops ? ops[i + 1].at : n;
+
         look_ahead(g, ops, i, nops);
-        if (!add_op(g, ops[i].op, buf + ops[i].at, buf + n, &last, clock)) {
+        if (!add_op(g, ops[i].op, buf + ops[i].at, buf + next, &last, clock)) {
             return GEN_NOMEM;
         }
     }

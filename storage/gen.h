@@ -20,10 +20,9 @@
 
 struct gen_body {
     uint64_t id;
-    const uint8_t *record; /* ends where its own lengths say */
-    const uint8_t *end;    /* of the group: bound for decoding */
-    uint32_t live;         /* entries born with it that are not dead; fold's once frozen */
-    uint32_t size;         /* body_size() */
+    const uint8_t *record, *end;
+    uint32_t live; /* entries born with it that are not dead; fold's once frozen */
+    uint32_t size; /* body_size() */
 };
 
 enum gen_what { GEN_PUT, GEN_STEP, GEN_DEL };

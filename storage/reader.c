@@ -12,14 +12,14 @@
  */
 #include "storage/bytes.h"
 #include "storage/durable.h"
+#include "storage/queue.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct found {
-    uint64_t seq;
-    struct queue_value v;
+    struct queue_entry v;
     const struct gen_body *born; /* NULL: the body is in `state` */
 };
 
@@ -30,8 +30,9 @@ struct page {
     MDB_txn *txn;
     MDB_cursor *queue;
     bool started;
-    bool in_state;      /* `state` has a next entry: */
-    struct found state; /* this one */
+    struct queue_row row; /* under the cursor, from the entry behind `state` on */
+    bool in_state;        /* `state` has a next entry: */
+    struct found state;   /* this one */
     struct scratch memory, tmp;
     size_t used;
     uint32_t cap; /* entries */
@@ -39,36 +40,42 @@ struct page {
 
 /* ---- the three sources ---- */
 
-static int next_in_state(struct page *pg)
+/* MDB_NOTFOUND: the session has no more rows. */
+static int next_row(struct page *pg)
 {
-    uint8_t b[16];
-    MDB_val key = {sizeof(b), b};
+    const uint64_t session = pg->p->session;
+    MDB_val key;
     MDB_val val;
-    int rc;
+    int rc = pg->started ? mdb_cursor_get(pg->queue, &key, &val, MDB_NEXT)
+                         : queue_find(pg->queue, session, pg->p->from_seq, &key, &val);
 
-    queue_key(b, pg->p->session, pg->p->from_seq);
-    rc = mdb_cursor_get(pg->queue, &key, &val, pg->started ? MDB_NEXT : MDB_SET_RANGE);
     pg->started = true;
-    pg->in_state = false;
-    if (rc == MDB_NOTFOUND || (rc == 0 && get_be64(key.mv_data) != pg->p->session)) {
-        return 0;
-    }
-    if (rc == 0 && (key.mv_size != sizeof(b) || !queue_value_get(val, &pg->state.v))) {
+    if (rc == 0 && !queue_row_open(&pg->row, key, val)) {
         rc = MDB_CORRUPTED;
     }
-    if (rc == 0) {
-        pg->state.seq = get_be64((uint8_t *)key.mv_data + 8);
-        pg->in_state = true;
-    }
-    return rc;
+    return rc == 0 && pg->row.session != session ? MDB_NOTFOUND : rc;
+}
+
+static int next_in_state(struct page *pg)
+{
+    int rc;
+
+    do {
+        rc = pg->row.p == NULL ? MDB_NOTFOUND : queue_row_next(&pg->row, &pg->state.v);
+        while (rc == MDB_NOTFOUND && (rc = next_row(pg)) == 0) {
+            rc = queue_row_next(&pg->row, &pg->state.v);
+        }
+    } while (rc == 0 && pg->state.v.seq < pg->p->from_seq);
+    pg->in_state = rc == 0;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static void from_entry(struct found *f, const struct gen_entry *e)
 {
     *f = (struct found){
-        .seq = e->seq,
         .born = e->born,
-        .v = {.body = e->body,
+        .v = {.seq = e->seq,
+              .body = e->body,
               .expires_ms = e->expires_ms,
               .number = e->number,
               .group = e->group,
@@ -104,8 +111,8 @@ static bool overlay(const struct gen *g, uint64_t session, struct found *f)
     if (s == NULL) {
         return true;
     }
-    i = gen_lower(&s->olds, f->seq);
-    if (i == s->olds.n || s->olds.v[i].seq != f->seq) {
+    i = gen_lower(&s->olds, f->v.seq);
+    if (i == s->olds.n || s->olds.v[i].seq != f->v.seq) {
         return true;
     }
     if (s->olds.v[i].what == GEN_DEL) {
@@ -167,6 +174,10 @@ static int get_body(struct page *pg, const struct found *f, struct store_op *op)
         const uint8_t *p = f->born->record;
         return record_decode(&p, f->born->end, op) ? 0 : MDB_CORRUPTED;
     }
+    if (f->v.record_n > 0) {
+        const uint8_t *p = f->v.record;
+        return record_decode(&p, p + f->v.record_n, op) ? 0 : MDB_CORRUPTED;
+    }
     put_be64(k, f->v.body);
     rc = object_get(pg->txn, pg->d->state.bodies, k, sizeof(k), &pg->tmp, &whole);
     return rc == 0 && !body_view(whole, &count, op) ? MDB_CORRUPTED : rc;
@@ -181,7 +192,7 @@ static int add_entry(struct page *pg, const struct found *f)
 
     if (rc == MDB_NOTFOUND) {
         durable_log(pg->d, LOG_LEVEL_WARNING, "%s: message %llu of session %llu has no body",
-                    pg->d->state.env.file, (unsigned long long)f->seq,
+                    pg->d->state.env.file, (unsigned long long)f->v.seq,
                     (unsigned long long)p->session);
         return 0;
     }
@@ -195,7 +206,7 @@ static int add_entry(struct page *pg, const struct found *f)
     }
     e = &p->entries[p->n++];
     *e = (struct store_entry){
-        .seq = f->seq,
+        .seq = f->v.seq,
         .body = f->v.body,
         .number = f->v.number,
         .group = f->v.group,
@@ -222,9 +233,9 @@ static bool pick(struct page *pg, uint64_t seq, struct found *out, bool *skip)
     *skip = false;
     pthread_mutex_lock(&pg->d->gens_lock);
     in_b = next_in_gen(pg->cur, session, seq, &b);
-    if (in_b && (!in_a || b.seq <= a.seq) && (!pg->in_state || b.seq <= pg->state.seq)) {
+    if (in_b && (!in_a || b.v.seq <= a.v.seq) && (!pg->in_state || b.v.seq <= pg->state.v.seq)) {
         *out = b;
-    } else if (in_a && (!pg->in_state || a.seq <= pg->state.seq)) {
+    } else if (in_a && (!pg->in_state || a.v.seq <= pg->state.v.seq)) {
         *out = a;
         *skip = !overlay(pg->cur, session, out);
     } else if (pg->in_state) {
@@ -254,8 +265,8 @@ static int fill(struct page *pg)
         if (!skip) {
             rc = add_entry(pg, &f);
         }
-        seq = f.seq + 1;
-        if (rc == 0 && pg->in_state && pg->state.seq <= f.seq) {
+        seq = f.v.seq + 1;
+        if (rc == 0 && pg->in_state && pg->state.v.seq <= f.v.seq) {
             rc = next_in_state(pg);
         }
         if (seq == 0) {

@@ -300,6 +300,17 @@ bool record_decode_cut(const uint8_t *p, const uint8_t *end, struct store_op *op
     return true;
 }
 
+uint32_t record_body_when(const uint8_t *p, const uint8_t *end)
+{
+    uint64_t v;
+
+    if (end - p < 3 || *p != BODY_WITH_TIME) {
+        return 0;
+    }
+    p += 2; /* the form and the flags */
+    return get_varint(&p, end, UINT32_MAX, &v) ? (uint32_t)v : 0;
+}
+
 /* ---- groups ---- */
 
 void group_seal(uint8_t *buf, const struct group *g)

@@ -29,6 +29,9 @@ bool record_decode(const uint8_t **p, const uint8_t *end, struct store_op *op)
 bool record_decode_cut(const uint8_t *p, const uint8_t *end, struct store_op *op)
     __attribute__((warn_unused_result));
 
+/* When the body was published, wall clock s, of its record; 0: not known. */
+uint32_t record_body_when(const uint8_t *p, const uint8_t *end);
+
 struct group {
     uint64_t number;  /* consecutive, from 1 */
     uint64_t free_id; /* store_first_free_id() as of this group */

@@ -152,6 +152,9 @@ static int open_state_tables(struct durable *d, char *err, size_t cap)
     if (rc == 0) {
         rc = check_version(txn, s->meta, s->env.file, &s->old, err, cap);
     }
+    if (rc == 0 && s->times == 0 && !s->old) {
+        rc = MDB_NOTFOUND;
+    }
     if (rc == 0) {
         rc = meta_get(txn, s->meta, "id", d->id, sizeof(d->id));
     }
@@ -426,6 +429,26 @@ static int64_t last_alive(const struct durable *d, const struct recover_marks *m
     return t;
 }
 
+/* The table that older versions lack, empty as long as the store is of theirs. */
+static int make_times(struct durable *d)
+{
+    struct state *s = &d->state;
+    MDB_txn *txn;
+    int rc = s->times != 0 ? 0 : mdb_txn_begin(s->env.mdb, NULL, 0, &txn);
+
+    if (rc != 0 || s->times != 0) {
+        return rc;
+    }
+    rc = mdb_dbi_open(txn, "times", MDB_CREATE, &s->times);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+    } else {
+        rc = env_commit(txn);
+    }
+    s->times = rc != 0 ? 0 : s->times;
+    return rc;
+}
+
 static int mark_running(struct durable *d, int64_t now)
 {
     MDB_txn *txn;
@@ -470,7 +493,8 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     if (rc != ST_OK) {
         return rc;
     }
-    mrc = read_marks(d, &r.m);
+    mrc = make_times(d);
+    mrc = mrc != 0 ? mrc : read_marks(d, &r.m);
     if (mrc != 0) {
         return explain(d->state.env.file, mrc, err, cap);
     }

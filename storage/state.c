@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-#define LENGTH      4u  /* before the first piece's bytes */
-#define VALUE_PLAIN 28u /* of a queue, without a group */
+#define LENGTH 4u /* before the first piece's bytes */
 
 uint8_t *scratch_room(struct scratch *s, size_t n)
 {
@@ -41,14 +40,20 @@ int state_tables(struct state *s, MDB_txn *txn, unsigned flags)
         {"queue", &s->queue},   {"inbound", &s->inbound},
     };
 
+    int rc;
+
     s->name_mask = UINT64_MAX;
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-        int rc = mdb_dbi_open(txn, tables[i].name, flags, tables[i].dbi);
+        rc = mdb_dbi_open(txn, tables[i].name, flags, tables[i].dbi);
         if (rc != 0) {
             return rc;
         }
     }
-    return 0;
+    rc = mdb_dbi_open(txn, "times", flags, &s->times);
+    if (rc == MDB_NOTFOUND) {
+        s->times = 0;
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* ---- meta ---- */
@@ -474,7 +479,7 @@ int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, s
                                                                                    : MDB_CORRUPTED;
 }
 
-/* ---- sessions, bodies, queue ---- */
+/* ---- sessions, bodies ---- */
 
 void session_head_put(uint8_t *p, const struct session_head *h)
 {
@@ -510,49 +515,59 @@ bool body_view(MDB_val whole, uint32_t *count, struct store_op *op)
     return record_decode(&p, end, op) && op->kind == ST_BODY_PUT && p == end;
 }
 
-void queue_key(uint8_t *k, uint64_t session, uint64_t seq)
-{
-    put_be64(k, session);
-    put_be64(k + 8, seq);
-}
+/* ---- times ---- */
 
-size_t queue_value_put(uint8_t *p, const struct queue_value *v)
+int state_count_time(struct state *s, MDB_txn *txn, uint32_t when_s, int64_t n)
 {
-    put_le64(p, v->body);
-    put_le64(p + 8, (uint64_t)v->expires_ms);
-    put_le32(p + 16, v->number);
-    put_le32(p + 20, v->size);
-    put_le16(p + 24, v->packet_id);
-    p[26] = v->flags;
-    p[27] = v->step;
-    if (v->group == 0) {
-        return VALUE_PLAIN;
+    uint8_t k[4];
+    uint8_t b[8];
+    MDB_val key = {sizeof(k), k};
+    MDB_val val;
+    int64_t count = 0;
+    int rc;
+
+    put_be32(k, when_s);
+    rc = mdb_get(txn, s->times, &key, &val);
+    if (rc == 0 && val.mv_size != sizeof(b)) {
+        return MDB_CORRUPTED;
     }
-    put_le32(p + VALUE_PLAIN, v->group);
-    return ENTRY_VALUE;
-}
-
-bool queue_value_get(MDB_val val, struct queue_value *v)
-{
-    const uint8_t *p = val.mv_data;
-
-    if (val.mv_size != VALUE_PLAIN && val.mv_size != ENTRY_VALUE) {
-        return false;
+    if (rc == 0) {
+        count = (int64_t)get_le64(val.mv_data);
+    } else if (rc != MDB_NOTFOUND) {
+        return rc;
     }
-    *v = (struct queue_value){
-        .body = get_le64(p),
-        .expires_ms = (int64_t)get_le64(p + 8),
-        .number = get_le32(p + 16),
-        .size = get_le32(p + 20),
-        .packet_id = get_le16(p + 24),
-        .flags = p[26],
-        .step = p[27],
-        .group = val.mv_size == ENTRY_VALUE ? get_le32(p + VALUE_PLAIN) : 0,
-    };
-    return true;
+    if (count + n <= 0) {
+        return rc == 0 ? mdb_del(txn, s->times, &key, NULL) : 0;
+    }
+    put_le64(b, (uint64_t)(count + n));
+    val = (MDB_val){sizeof(b), b};
+    return mdb_put(txn, s->times, &key, &val, 0);
 }
 
-int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s)
+/* Of the entries that have their body with them. */
+static int oldest_time(struct state *s, MDB_txn *txn, uint32_t *when_s)
+{
+    MDB_cursor *cur;
+    MDB_val key;
+    MDB_val val;
+    int rc = s->times == 0 ? MDB_NOTFOUND : mdb_cursor_open(txn, s->times, &cur);
+
+    if (rc != 0) {
+        return rc;
+    }
+    rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST);
+    mdb_cursor_close(cur);
+    if (rc == 0 && key.mv_size != 4) {
+        rc = MDB_CORRUPTED;
+    }
+    if (rc == 0) {
+        *when_s = get_be32(key.mv_data);
+    }
+    return rc;
+}
+
+/* Of those in `bodies`. */
+static int oldest_body(struct state *s, MDB_txn *txn, uint32_t *when_s)
 {
     uint8_t k[OBJECT_KEY] = {0};
     struct scratch tmp = {0};
@@ -578,6 +593,22 @@ int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s)
     scratch_free(&tmp);
     *when_s = op.number;
     return rc;
+}
+
+int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s)
+{
+    uint32_t in_times = 0;
+    int rc = oldest_body(s, txn, when_s);
+    int rc_times;
+
+    if (rc != 0 && rc != MDB_NOTFOUND) {
+        return rc;
+    }
+    rc_times = oldest_time(s, txn, &in_times);
+    if (rc_times == 0 && (rc != 0 || in_times < *when_s)) {
+        *when_s = in_times;
+    }
+    return rc_times == MDB_NOTFOUND ? rc : rc_times;
 }
 
 uint32_t body_size(const struct store_op *body)

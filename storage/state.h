@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * state.h - the folded tables, as FORMAT.md has them: objects in pieces, names under hashes, queue
- * entries, the records of `meta`.
+ * state.h - the folded tables, as FORMAT.md has them: objects in pieces, names under hashes, the
+ * records of `meta`, times of publishing. queue.h has the entries.
  *
  * Threads    a transaction belongs to one thread at a time; write transactions exist on the fold
  * thread only, and before the threads start.  Errors  LMDB's codes; MDB_CORRUPTED for bytes that
@@ -13,13 +13,14 @@
 #include "storage/env.h"
 #include "storage/record.h"
 
-#define STORE_VERSION 2u    /* and every older one is read */
+#define STORE_VERSION 3u    /* and every older one is read */
 #define PIECE_MAX     2000u /* above it LMDB takes overflow pages, which fragment */
 #define STORE_ID      16u
 
 struct state {
     struct env env;
     MDB_dbi meta, sessions, subs, bodies, retained, wills, queue, inbound;
+    MDB_dbi times;      /* 0: an older version, which has none */
     bool old;           /* of an older version: the first fold writes the new one */
     uint64_t name_mask; /* of hashes of names; all ones but in tests of collisions */
 };
@@ -32,6 +33,7 @@ struct scratch {
 uint8_t *scratch_room(struct scratch *s, size_t n); /* NULL: no memory */
 void scratch_free(struct scratch *s);
 
+/* flags: MDB_CREATE or 0. */
 int state_tables(struct state *s, MDB_txn *txn, unsigned flags);
 
 /* Records of a table `meta`, of either environment. MDB_NOTFOUND, MDB_CORRUPTED: other size. */
@@ -81,11 +83,10 @@ int state_retained_del(struct state *s, MDB_txn *txn, struct store_bytes name, s
 int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, struct scratch *tmp,
                        struct store_op *op);
 
-/* ---- sessions, bodies, queue ---- */
+/* ---- sessions, bodies, times ---- */
 
 #define SESSION_HEAD 32u
 #define BODY_HEAD    4u
-#define ENTRY_VALUE  32u /* at most */
 #define SUB_KEY      17u
 #define RETAINED_KEY 17u
 
@@ -102,22 +103,10 @@ void session_head_put(uint8_t *p, const struct session_head *h);
 bool session_view(MDB_val whole, struct session_head *h, struct store_op *op);
 bool body_view(MDB_val whole, uint32_t *count, struct store_op *op);
 
-struct queue_value {
-    uint64_t body;
-    int64_t expires_ms; /* wall clock */
-    uint32_t number;
-    uint32_t size;  /* of the body */
-    uint32_t group; /* 0: none */
-    uint16_t packet_id;
-    uint8_t flags, step;
-};
-void queue_key(uint8_t *k, uint64_t session, uint64_t seq); /* 16 bytes */
-/* The bytes written, at most ENTRY_VALUE. */
-size_t queue_value_put(uint8_t *p, const struct queue_value *v);
-bool queue_value_get(MDB_val val, struct queue_value *v);
-
+/* n more (or fewer) entries that have their body with them were published in this second. */
+int state_count_time(struct state *s, MDB_txn *txn, uint32_t when_s, int64_t n);
 /* When the oldest message of all queues was published, wall clock s (0: not known); MDB_NOTFOUND:
- * they are empty. Ids of bodies rise with time: it is the first of them. */
+ * they are empty. Ids of bodies rise with time: it is the first of them or of `times`. */
 int state_oldest_s(struct state *s, MDB_txn *txn, uint32_t *when_s);
 
 /* What counts as the size of a body. */

@@ -76,8 +76,11 @@ static void need(bool ok, const char *what)
 
 struct store_bytes model_bytes(uint64_t id, char *buf, size_t cap)
 {
-    /* Now and then larger than a piece, and larger than two. */
-    const size_t n = id % 17 == 0 ? 5000 : id % 7 == 0 ? 2100 : 10 + id % 90;
+    /* Now and then larger than a piece, and than two, and around what goes with an entry. */
+    const size_t n = id % 17 == 0   ? 5000
+                     : id % 7 == 0  ? 2100
+                     : id % 11 == 0 ? 1900 + id % 64
+                                    : 10 + id % 90;
 
     need(n <= cap, "a small buffer");
     for (size_t i = 0; i < n; i++) {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores that older versions of the broker have left: data/store-v1.tar.gz was written by one of format 1,
-part of it folded, part of it in the journal of a process that was killed (data/make_store.py)."""
+"""Stores that older versions of the broker have left: data/store-v1.tar.gz and store-v2.tar.gz were written by those of
+format 1 and 2, part of it folded, part of it in the journal of a process that was killed (data/make_store.py)."""
 
 import os
 import subprocess
@@ -34,11 +34,11 @@ class OldStores(unittest.TestCase):
         c = b.connect(client_id, version, clean=False, present=True, **fields)
         return [(m.topic, m.payload.decode(), m.dup, m.pid if m.dup else None) for m in c.take(n)]
 
-    def test_version_1(self):
-        b = self.unpacked("store-v1.tar.gz")
+    def goes_on(self, version):
+        b = self.unpacked("store-v%d.tar.gz" % version)
         try:
             self.assertEqual(subprocess.run([STORE_TOOL, "check", b.store]).returncode, 0)
-            self.assertTrue(self.version_is(b, 1))
+            self.assertTrue(self.version_is(b, version))
             b.start()
             for tag in "ab":
                 queue = [("q/" + tag, "sent-%d" % i, True, i) for i in (1, 2)]
@@ -55,22 +55,28 @@ class OldStores(unittest.TestCase):
             b.connect().publish("q/a", "new", 1)
             b.again("stop")
             b.stop()
-            self.assertTrue(self.version_is(b, 2))
+            self.assertTrue(self.version_is(b, 3))
             self.assertEqual(subprocess.run([STORE_TOOL, "check", b.store]).returncode, 0)
             b.start()
             self.assertEqual(self.resume(b, "s-a", 4, 1)[0][1], "new")
         finally:
             b.close()
 
+    def test_version_1(self):
+        self.goes_on(1)
+
+    def test_version_2(self):
+        self.goes_on(2)
+
     def test_no_record_no_version(self):
         """A file has the new version with the first record of the new form, not before."""
-        b = self.unpacked("store-v1.tar.gz")
+        b = self.unpacked("store-v2.tar.gz")
         try:
             b.start()
             b.stop()
             journal = [path for path, _, _ in b.files() if "journal" in path][0]
-            self.assertIn(b"version\1\0\0\0", open(journal, "rb").read())
-            self.assertNotIn(b"version\2\0\0\0", open(journal, "rb").read())
+            self.assertIn(b"version\2\0\0\0", open(journal, "rb").read())
+            self.assertNotIn(b"version\3\0\0\0", open(journal, "rb").read())
         finally:
             b.close()
 

@@ -206,7 +206,7 @@ class LongRecovery(unittest.TestCase):
             for _ in range(30):
                 p.send(*(publish("q", "x", 1, i + 1) for i in range(1000)))
                 p.expect(*(puback(i + 1) for i in range(1000)), timeout=20 * SLOW)
-            b.again("kill", sync_us=300000)  # slices of 10,000 changes, two syncs each
+            b.again("kill", sync_us=600000)  # slices of 10,000 changes, two syncs each
             told = [line for line in b.log().split("\n") if "changes folded so far" in line]
             self.assertGreater(b.ready_s, 2)
             self.assertGreater(len(told), 0, b.log()[-2000:])
