@@ -337,6 +337,7 @@ static struct durable *create(const struct store_options *o)
     fill_in(&d->o);
     d->slice = d->o.fold_slice;
     d->lock_fd = -1;
+    d->wake_at = AWAKE;
     d->waiting_last = &d->waiting;
     d->reads_last = &d->reads;
     d->fetches_last = &d->fetches;

@@ -23,6 +23,7 @@
 #include "storage/gen.h"
 #include "storage/journal.h"
 #include "storage/ops.h"
+#include "storage/pace.h"
 #include "storage/state.h"
 
 #include <pthread.h>
@@ -44,9 +45,10 @@ struct durable {
     uint64_t recovered;
     int64_t told_us;
 
-    _Alignas(64) _Atomic(struct store_unit *) intake; /* newest first; seq_cst with `asleep` */
-    _Atomic uint64_t pending;                         /* relaxed: a count */
-    _Alignas(64) _Atomic bool asleep;
+    _Alignas(64) _Atomic(struct store_unit *) intake; /* newest first; seq_cst with `wake_at` */
+    _Atomic uint64_t pending; /* units not answered; seq_cst with `wake_at` where it grows */
+    /* AWAKE, or the store thread sleeps and is to be woken when `pending` reaches it. */
+    _Alignas(64) _Atomic uint64_t wake_at;
     _Atomic bool closing; /* seq_cst: seen by every submit after store_close() began */
     pthread_mutex_t wake_lock;
     pthread_cond_t wake;
@@ -55,7 +57,8 @@ struct durable {
     struct batch batch;
     struct store_unit *waiting, **waiting_last; /* taken from intake, oldest first */
     uint64_t next_group;
-    double rate; /* units a second, smoothed */
+    struct pace pace;
+    int64_t commit_us; /* of the last one */
 
     pthread_mutex_t gens_lock;
     pthread_cond_t fold_wake; /* for the fold thread */
@@ -91,7 +94,8 @@ struct durable {
     pthread_t store_thread, fold_thread, reader_thread;
 };
 
-#define ALIVE_MS 5000 /* the store says at least this often that it is alive */
+#define AWAKE    UINT64_MAX /* durable.wake_at */
+#define ALIVE_MS 5000       /* the store says at least this often that it is alive */
 
 void durable_log(const struct durable *d, int level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

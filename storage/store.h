@@ -124,7 +124,8 @@ struct store_options {
     uint64_t fold_bytes;   /* journal size that starts a fold (16 MB; kept in memory until then) */
     uint64_t fold_records; /* likewise records (1 M) */
     uint32_t fold_ms;      /* or age (30 s) */
-    uint32_t pace_us;      /* commits of several units begin at least this far apart */
+    uint32_t pace_us;      /* commits of several units begin at least this far apart, unless all
+                              who were in flight lately are there */
     uint32_t fold_slice;   /* operations in one transaction of a fold (10,000) */
     uint64_t ballast;      /* bytes of disk held back in each environment (64 MB) */
     int64_t (*boot_ms)(void); /* CLOCK_BOOTTIME; NULL: the system's. Operations speak this clock */

@@ -4,11 +4,10 @@
  *
  * Happy path: take what came in, let vanish what meets its removal (batch.c), append what is left
  * to the journal as one transaction, add it to the current generation, answer every unit in order.
- * While a commit runs the next batch gathers; between the beginnings of two commits lie at least
- * pace_us, so that those whom the first one answered are in the second one together, and more as
- * the backlog of the fold grows. Not so where there is nothing to gather: one or two who wait for
- * each answer are answered as fast as the disk can. A batch of which nothing is left needs no
- * commit.
+ * While a commit runs the next batch gathers; when it begins says pace.h: so that those whom one
+ * commit answered are in the next one together. The submitter that brings what it waits for wakes
+ * the store thread. The more the backlog of the fold grows, the longer it waits. A batch of which
+ * nothing is left needs no commit.
  *
  * Failures: no room fails the batch's units (ST_NOSPACE) and nothing has changed. A failed write or
  * sync is final: these units and all later ones get ST_IO, and nothing is written any more.
@@ -25,36 +24,40 @@
 
 #define BATCH_OPS   65536u
 #define BATCH_BYTES (4u << 20)
-#define BUSY_RATE   500000.0 /* units a second from which on commits are not paced */
-#define PACE_UNITS  4        /* units in a batch from which on waiting gathers more of them */
 #define IDLE_MS     ALIVE_MS /* how often a sleeping store thread looks up */
 #define SHORT_MS    200      /* the same when room is short */
 
 /* ---- intake ---- */
 
+/* Not from under the lock: who is woken needs it. Taken all the same, since the sleeper looks at
+ * what is there and goes to sleep under it. */
 static void wake_writer(struct durable *d)
 {
     pthread_mutex_lock(&d->wake_lock);
-    pthread_cond_signal(&d->wake);
     pthread_mutex_unlock(&d->wake_lock);
+    pthread_cond_signal(&d->wake);
 }
 
 enum store_rc writer_submit(struct store *s, struct store_unit *u)
 {
     struct durable *d = (struct durable *)s;
     struct store_unit *old;
+    uint64_t n;
+    uint64_t at;
 
     /* Only a courtesy: store_close() comes after the last submit. */
     if (atomic_load(&d->closing)) {
         return ST_CLOSED;
     }
-    atomic_fetch_add_explicit(&d->pending, 1, memory_order_relaxed);
+    /* All seq_cst, partners of sleep_until(): either the sleeper finds the unit, or this thread
+     * finds what the sleeper waits for. */
+    n = atomic_fetch_add(&d->pending, 1) + 1;
     old = atomic_load_explicit(&d->intake, memory_order_relaxed);
     do {
         u->next = old;
-        /* seq_cst: partner of the sleeper's store to `asleep` and its load of `intake`. */
     } while (!atomic_compare_exchange_weak(&d->intake, &old, u));
-    if (old == NULL && atomic_load(&d->asleep)) {
+    at = atomic_load(&d->wake_at);
+    if (n >= at && atomic_compare_exchange_strong(&d->wake_at, &at, AWAKE)) {
         wake_writer(d);
     }
     return ST_OK;
@@ -79,26 +82,33 @@ static void take(struct durable *d)
     }
 }
 
-/* True: woken or nothing to wait for. */
-static void sleep_until_work(struct durable *d, int64_t ms)
+static bool has_come(struct durable *d, uint64_t units)
+{
+    return atomic_load(&d->intake) != NULL && atomic_load(&d->pending) >= units;
+}
+
+/* Until so many units are there, for so long at most. A submitter counts its unit before the unit
+ * is there: one more that is being submitted may be missed, and comes with the next batch. */
+static void sleep_until(struct durable *d, uint64_t units, int64_t us)
 {
     struct timespec ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    ts.tv_sec += ms / 1000;
-    ts.tv_nsec += ms % 1000 * 1000000;
+    ts.tv_sec += us / 1000000;
+    ts.tv_nsec += us % 1000000 * 1000;
     if (ts.tv_nsec >= 1000000000) {
         ts.tv_sec++;
         ts.tv_nsec -= 1000000000;
     }
     pthread_mutex_lock(&d->wake_lock);
-    atomic_store(&d->asleep, true);
-    while (atomic_load(&d->intake) == NULL && !atomic_load(&d->closing)) {
+    atomic_store(&d->wake_at, units);
+    while (!has_come(d, units) && !atomic_load(&d->closing)) {
         if (pthread_cond_timedwait(&d->wake, &d->wake_lock, &ts) == ETIMEDOUT) {
             break;
         }
+        atomic_store(&d->wake_at, units);
     }
-    atomic_store(&d->asleep, false);
+    atomic_store(&d->wake_at, AWAKE);
     pthread_mutex_unlock(&d->wake_lock);
 }
 
@@ -159,22 +169,19 @@ static void slow_down(struct durable *d, uint32_t records)
     }
 }
 
-static void keep_pace(struct durable *d, uint32_t units, int64_t began_us)
+/* left: units that came before the batch's answers left. */
+static void keep_pace(struct durable *d, uint32_t units, uint64_t left, int64_t began_us)
 {
-    const int64_t wait = began_us + d->o.pace_us - durable_mono_us();
+    const struct pace_batch b = {.units = units,
+                                 .left = left,
+                                 .us = durable_mono_us() - began_us,
+                                 .commit_us = d->commit_us};
+    const struct pace_wait w = pace_next(&d->pace, &b, d->o.pace_us);
 
-    if (units >= PACE_UNITS && d->rate < BUSY_RATE && wait > 0 && !atomic_load(&d->closing)) {
-        sleep_us(wait < 100000 ? wait : 100000);
+    if (w.us > 0 && !atomic_load(&d->closing)) {
+        sleep_until(d, w.units, w.us);
+        pace_waited(&d->pace, atomic_load_explicit(&d->pending, memory_order_relaxed) >= w.units);
     }
-}
-
-static void note_rate(struct durable *d, uint32_t units, int64_t us)
-{
-    const double now = (double)units * 1e6 / (double)(us > 0 ? us : 1);
-    double weight = (double)us / 20000; /* smoothed over some 20 ms */
-
-    weight = weight > 1 ? 1 : weight;
-    d->rate += (now - d->rate) * weight;
 }
 
 /* ---- a batch ---- */
@@ -301,7 +308,8 @@ static enum store_rc commit(struct durable *d)
     }
     atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
     d->next_group++;
-    count_commit(d, &g, durable_mono_us() - began);
+    d->commit_us = durable_mono_us() - began;
+    count_commit(d, &g, d->commit_us);
     to_generation(d, buf, g.length);
     env_top_up(&d->journal.env, 0);
     durable_top_up_state(d);
@@ -353,6 +361,7 @@ static void run_batch(struct durable *d)
 {
     const int64_t began = durable_mono_us();
     uint32_t units;
+    uint64_t left;
     enum store_rc rc;
     struct store_unit *list = gather(d, &units, &rc);
     const uint32_t records = d->batch.n;
@@ -363,12 +372,12 @@ static void run_batch(struct durable *d)
         rc = commit(d);
     }
     count_units(d, units);
+    left = atomic_load_explicit(&d->pending, memory_order_relaxed) - units;
     answer(d, list, rc);
     slow_down(d, records);
     if (d->waiting == NULL) {
-        keep_pace(d, units, began);
+        keep_pace(d, units, left, began);
     }
-    note_rate(d, units, durable_mono_us() - began);
 }
 
 /* What the journal still holds of folded groups goes with later commits; when none come, by itself.
@@ -379,7 +388,7 @@ static void idle(struct durable *d)
     bool more = true;
     int rc = 0;
 
-    d->rate = 0;
+    d->pace = (struct pace){0};
     if (durable_health(d) == ST_IO) {
         return;
     }
@@ -422,7 +431,7 @@ void *writer_thread(void *arg)
         } else {
             const int64_t began = durable_mono_us();
             const int64_t ms = durable_health(d) == ST_OK ? IDLE_MS : SHORT_MS;
-            sleep_until_work(d, ms);
+            sleep_until(d, 1, ms * 1000);
             if (durable_mono_us() - began >= ms * 1000 - 1000) {
                 idle(d);
             }
