@@ -34,6 +34,7 @@
 #define SESSIONS 10000u
 #define PAYLOAD  100u
 #define LATER    2000u
+#define CHAIN    64u /* units at most in one hand-over */
 #define BUCKETS  80u
 
 enum workload { DENSE, DRAINED, KEPT };
@@ -56,6 +57,7 @@ struct thread {
     enum workload load;
     unsigned index, flight;
     struct message *all;
+    struct store_chain chain;       /* to be handed over together, as a broker's turn does */
     _Atomic(struct message *) back; /* answered, newest first */
     _Atomic int waiting;
     pthread_mutex_t lock;
@@ -137,6 +139,14 @@ static struct store_op del_op(struct removal r)
     return (struct store_op){.kind = ST_ENTRY_DEL, .session = r.session, .seq = r.seq};
 }
 
+static void hand_over(struct thread *t)
+{
+    if (t->chain.n > 0) {
+        MICRO_NEED(store_submit_chain(t->store, &t->chain) == ST_OK);
+        t->chain = (struct store_chain){.n = 0};
+    }
+}
+
 static void publish(struct thread *t, struct message *m)
 {
     const uint64_t i = t->step++ % (SESSIONS / THREADS);
@@ -161,7 +171,10 @@ static void publish(struct thread *t, struct message *m)
     }
     t->published++;
     m->sent_ns = micro_now_ns();
-    MICRO_NEED(store_submit(t->store, &m->unit) == ST_OK);
+    store_chain_add(&t->chain, &m->unit);
+    if (t->chain.n == CHAIN) {
+        hand_over(t);
+    }
 }
 
 static struct message *wait_back(struct thread *t)
@@ -189,6 +202,7 @@ static void *submitter(void *arg)
     for (unsigned i = 0; i < t->flight; i++, out++) {
         publish(t, &t->all[i]);
     }
+    hand_over(t);
     while (out > 0) {
         struct message *m = wait_back(t);
         const double now = micro_now_ns();
@@ -203,6 +217,7 @@ static void *submitter(void *arg)
             }
             m = next;
         }
+        hand_over(t);
     }
     t->cpu_ns = micro_cpu_ns();
     return NULL;

@@ -113,7 +113,7 @@ enum { LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6 };
 
 /* writer.c */
 void *writer_thread(void *durable);
-enum store_rc writer_submit(struct store *s, struct store_unit *u);
+enum store_rc writer_submit(struct store *s, const struct store_chain *c);
 
 /* fold.c */
 void *fold_thread(void *durable);

@@ -111,24 +111,37 @@ static bool memory_keeps(const struct store *base)
     return ((const struct memory *)base)->delay_ms > 0;
 }
 
-static enum store_rc memory_submit(struct store *base, struct store_unit *u)
+static void take(struct memory *s, struct store_unit *u, int64_t due_ms)
+{
+    u->due_ms = due_ms;
+    s->stats.units++;
+    s->stats.pending++;
+    for (uint32_t i = 0; i < u->nops; i++) {
+        s->stats.ops[u->ops[i].kind]++;
+    }
+}
+
+static enum store_rc memory_submit(struct store *base, const struct store_chain *c)
 {
     struct memory *s = (struct memory *)base;
+    const int64_t due_ms = now_ms() + s->delay_ms;
+    struct store_unit *u = c->newest;
+    struct store_unit *list = NULL; /* turned round */
 
     pthread_mutex_lock(&s->lock);
     if (s->closing || !s->has_thread) {
         pthread_mutex_unlock(&s->lock);
         return ST_CLOSED;
     }
-    u->next = NULL;
-    u->due_ms = now_ms() + s->delay_ms;
-    *s->last = u;
-    s->last = &u->next;
-    s->stats.units++;
-    s->stats.pending++;
-    for (uint32_t i = 0; i < u->nops; i++) {
-        s->stats.ops[u->ops[i].kind]++;
+    while (u != NULL) {
+        struct store_unit *next = u->next;
+        take(s, u, due_ms);
+        u->next = list;
+        list = u;
+        u = next;
     }
+    *s->last = list;
+    s->last = &c->newest->next;
     pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->lock);
     return ST_OK;

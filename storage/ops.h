@@ -11,7 +11,7 @@
 struct store_ops {
     void (*close)(struct store *s);
     bool (*keeps)(const struct store *s);
-    enum store_rc (*submit)(struct store *s, struct store_unit *u);
+    enum store_rc (*submit)(struct store *s, const struct store_chain *c);
     void (*stats)(struct store *s, struct store_stats *out);
     uint64_t (*first_free_id)(const struct store *s);
     enum store_rc (*load)(struct store *s, const struct store_load *l);

@@ -479,7 +479,7 @@ enum store_rc reader_read(struct store *s, struct store_page *p)
 
     p->unit = (struct store_unit){.done = placed};
     p->memory = s;
-    rc = writer_submit(s, &p->unit);
+    rc = store_submit(s, &p->unit);
     if (rc != ST_OK) {
         p->memory = NULL;
     }

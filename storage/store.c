@@ -27,7 +27,15 @@ bool store_keeps(const struct store *s)
 
 enum store_rc store_submit(struct store *s, struct store_unit *u)
 {
-    return s->ops->submit(s, u);
+    struct store_chain c = {.newest = NULL};
+
+    store_chain_add(&c, u);
+    return s->ops->submit(s, &c);
+}
+
+enum store_rc store_submit_chain(struct store *s, const struct store_chain *c)
+{
+    return s->ops->submit(s, c);
 }
 
 void store_stats(struct store *s, struct store_stats *out)

@@ -82,7 +82,8 @@ struct store_op {
 uint32_t store_group(const void *text, size_t n);
 
 struct store_unit {
-    struct store_unit *next; /* the store's */
+    struct store_unit *next;  /* the store's */
+    struct store_unit *ahead; /* the store's: of its chain, some before it; or NULL */
     void (*done)(struct store_unit *u, enum store_rc rc);
     struct store_op *ops; /* may be NULL when nops is 0: then done() marks a place in the order */
     uint32_t nops;
@@ -111,6 +112,33 @@ void store_close(struct store **s);
 bool store_keeps(const struct store *s);
 
 enum store_rc store_submit(struct store *s, struct store_unit *u)
+    __attribute__((warn_unused_result));
+
+/* Units that are handed over together, which costs as much as one. Zeroed it is empty. */
+#define STORE_AHEAD 4u
+struct store_chain {
+    struct store_unit *newest, *oldest; /* by `next`, the newest first */
+    struct store_unit *recent[STORE_AHEAD];
+    uint32_t n;
+};
+
+static inline void store_chain_add(struct store_chain *c, struct store_unit *u)
+{
+    struct store_unit **recent = &c->recent[c->n++ % STORE_AHEAD];
+
+    u->next = c->newest;
+    u->ahead = *recent; /* so that the store can ask its cache for several at once */
+    *recent = u;
+    c->newest = u;
+    c->oldest = c->oldest == NULL ? u : c->oldest;
+}
+
+/*
+ * All units of the chain, as if submitted in the order they were added, with nobody's between them.
+ * The caller forgets the chain; not ST_OK: none has left the caller, and they are linked as they
+ * were.
+ */
+enum store_rc store_submit_chain(struct store *s, const struct store_chain *c)
     __attribute__((warn_unused_result));
 
 /* ---- the durable store ---- */

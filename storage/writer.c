@@ -38,7 +38,7 @@ static void wake_writer(struct durable *d)
     pthread_cond_signal(&d->wake);
 }
 
-enum store_rc writer_submit(struct store *s, struct store_unit *u)
+enum store_rc writer_submit(struct store *s, const struct store_chain *c)
 {
     struct durable *d = (struct durable *)s;
     struct store_unit *old;
@@ -49,13 +49,13 @@ enum store_rc writer_submit(struct store *s, struct store_unit *u)
     if (atomic_load(&d->closing)) {
         return ST_CLOSED;
     }
-    /* All seq_cst, partners of sleep_until(): either the sleeper finds the unit, or this thread
+    /* All seq_cst, partners of sleep_until(): either the sleeper finds the units, or this thread
      * finds what the sleeper waits for. */
-    n = atomic_fetch_add(&d->pending, 1) + 1;
+    n = atomic_fetch_add(&d->pending, c->n) + c->n;
     old = atomic_load_explicit(&d->intake, memory_order_relaxed);
     do {
-        u->next = old;
-    } while (!atomic_compare_exchange_weak(&d->intake, &old, u));
+        c->oldest->next = old;
+    } while (!atomic_compare_exchange_weak(&d->intake, &old, c->newest));
     at = atomic_load(&d->wake_at);
     if (n >= at && atomic_compare_exchange_strong(&d->wake_at, &at, AWAKE)) {
         wake_writer(d);
@@ -71,7 +71,13 @@ static void take(struct durable *d)
 
     while (u != NULL) {
         struct store_unit *next = u->next;
-        __builtin_prefetch(u->ops); /* another core's work until now */
+        if (u->ahead != NULL) { /* another core's work until now */
+            __builtin_prefetch(u->ahead);
+        }
+        if (u->nops > 0) {
+            __builtin_prefetch(u->ops);
+            __builtin_prefetch(u->ops + (u->nops > 1));
+        }
         u->next = oldest;
         oldest = u;
         u = next;

@@ -409,7 +409,11 @@ struct shard {
     uint32_t *ids;
     uint32_t ids_n, ids_cap;
     struct metrics metrics;
-    struct orphan_will *orphans;     /* wills without a session */
+    struct orphan_will *orphans; /* wills without a session */
+    /* Of the turn, to be handed to the store together, see ticket.c. */
+    struct store_chain chain;
+    /* Chains handed over. Release: partner of the acquire in ticket_entry_del(). */
+    _Atomic uint64_t chains;
     struct ticket *lazy;             /* changes gathered in a turn; NULL: none */
     uint32_t lazy_n;                 /* operations in the one before */
     uint64_t released[64];           /* hashed: QoS 2 ids that `lazy` releases */

@@ -434,6 +434,7 @@ static void turn(struct shard *sh)
     }
     relieve(sh);
     ticket_run_gone(sh);
+    ticket_flush_chain(sh); /* the store begins while we write */
     flush_outboxes(sh);
     flush_dirty(sh);
     reap_doomed(sh); /* may publish wills */

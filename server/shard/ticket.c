@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #define LAZY_MAX       512u /* operations of one turn's changes */
+#define CHAIN_MAX      64u  /* units gathered, before the store may begin with them */
 #define HOLD_MS        4    /* for which a ticket may be held */
 #define HOLD_LEVEL_MAX 14u  /* after so many failures in a row one of 2^14 tickets is tried */
 
@@ -12,7 +13,7 @@
  * set hands it over. VANISHED excludes both: it is set while DUE is not, and nobody hands over
  * after it.
  */
-enum { FINISHED = 1u << 0, DUE = 1u << 1, VANISHED = 1u << 2, SUBMITTED = 1u << 3 };
+enum { FINISHED = 1u << 0, DUE = 1u << 1, VANISHED = 1u << 2, CHAINED = 1u << 3 };
 
 #define ONE_LIVE ((uint64_t)1 << 32)
 
@@ -274,24 +275,75 @@ static void tickets_done(struct store_unit *list, enum store_rc rc)
     answers_push(&a);
 }
 
-/* Hands the ticket to the store, or answers it when that cannot be. */
+/* Answers what the store does not take: newest first, as in a chain. */
+static void refuse(struct store_unit *u, enum store_rc rc)
+{
+    struct store_unit *list = NULL;
+
+    while (u != NULL) {
+        struct store_unit *next = u->next;
+        u->next = list;
+        list = u;
+        u = next;
+    }
+    tickets_done(list, rc);
+}
+
+void ticket_flush_chain(struct shard *sh)
+{
+    const struct store_chain c = sh->chain;
+    enum store_rc rc;
+
+    if (c.n == 0) {
+        return;
+    }
+    sh->chain = (struct store_chain){.newest = NULL};
+    rc = store_submit_chain(sh->b->store, &c);
+    if (rc != ST_OK) {
+        refuse(c.newest, rc);
+    }
+    /* Behind the submit: who sees it may hand over removals of entries in it (acquire in
+     * ticket_entry_del()). */
+    atomic_fetch_add_explicit(&sh->chains, 1, memory_order_release);
+}
+
+/* Nothing but bodies and new entries: it may wait for the end of the turn. */
+static bool is_plain(const struct store_unit *u)
+{
+    for (uint32_t i = 0; i < u->nops; i++) {
+        if (u->ops[i].kind != ST_BODY_PUT && u->ops[i].kind != ST_ENTRY_PUT) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Hands the ticket to the store, with others; or answers it when that cannot be. It may be gone
+ * afterwards. */
 static void submit(struct ticket *t, struct shard *sh)
 {
-    enum store_rc rc;
+    enum store_rc rc = ST_OK;
 
     if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
         rc = ST_NOMEM;
     } else {
         shard_count(sh, METRIC_STORE_UNITS, 1);
-        rc = sh->keeps ? store_submit(sh->b->store, &t->unit) : ST_CLOSED;
+        rc = sh->keeps ? ST_OK : ST_CLOSED;
     }
+    t->by = sh;
+    /* relaxed: our own. */
+    t->chain = atomic_load_explicit(&sh->chains, memory_order_relaxed);
+    /* release: publishes the two to the acquire in ticket_entry_del(). */
+    atomic_fetch_or_explicit(&t->state, CHAINED, memory_order_release);
     if (rc != ST_OK) {
         t->unit.next = NULL;
         tickets_done(&t->unit, rc);
+        return;
     }
-    /* Behind the submit: who sees it may hand over removals of these entries (acquire in
-     * ticket_entry_del()). */
-    atomic_fetch_or_explicit(&t->state, SUBMITTED, memory_order_release);
+    store_chain_add(&sh->chain, &t->unit);
+    if (sh->chain.n >= CHAIN_MAX || !is_plain(&t->unit)) {
+        ticket_flush_chain(sh);
+    }
 }
 
 /* ---- held tickets ---- */
@@ -671,6 +723,7 @@ void ticket_flush_lazy(struct shard *sh)
         memset(sh->released, 0, sizeof(sh->released));
         ticket_finish(&t->part[0]);
     }
+    ticket_flush_chain(sh);
 }
 
 /* A bit for an id: another one may share it, which costs a unit of its own at most. */
@@ -730,6 +783,16 @@ static void late_del(struct ticket_part *p, uint64_t session, uint64_t seq)
     p->nlate++;
 }
 
+/* Its ticket is with the store, or in our own chain: what we hand over comes behind it. */
+static bool is_before_us(const struct shard *sh, struct ticket *t)
+{
+    if ((atomic_load_explicit(&t->state, memory_order_acquire) & CHAINED) == 0) {
+        return false;
+    }
+    /* acquire: partner of ticket_flush_chain(). */
+    return t->by == sh || atomic_load_explicit(&t->by->chains, memory_order_acquire) > t->chain;
+}
+
 void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *o)
 {
     struct ticket_part *p = o->wait == NULL ? NULL : o->wait->part;
@@ -738,7 +801,7 @@ void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *
     if (!sh->keeps || o->seq == 0) {
         return;
     }
-    if (t == NULL || (atomic_load_explicit(&t->state, memory_order_acquire) & SUBMITTED) != 0) {
+    if (t == NULL || is_before_us(sh, t)) {
         lazy_del(sh, client_session(c), o->seq);
         return;
     }

@@ -23,6 +23,17 @@
  * Changes of one shard and turn (lazy): removals nobody waits for, and the QoS 2 steps whose
  * answers do, share one unit, handed over at the turn's end.
  *
+ * Chains: units go to the store together, one hand-over for a turn. What may wait for that are only
+ * units of bodies and new entries (is_plain()); any other goes at once, with those before it. So a
+ * shard's units keep their order, and of different shards' only a plain one may come to the store
+ * later than it was finished. That is safe, since what it has to come before waits for it as well:
+ *   - removals and steps of its entries: ticket_entry_del() looks whether its chain has left; other
+ *     steps follow its answer;
+ *   - pages of a queue and the spilling of messages, which rely on what was answered only;
+ *   - the end of a session takes its entries, wherever they stand.
+ * What has to come before it (the session's record, its subscriptions, releases of QoS 2 ids) is
+ * not plain, so it has left when the shard that made it goes on.
+ *
  * Threads    a part belongs to its shard from creation (mail orders the hand-over) until
  * ticket_finish(); the fields behind "the shard's own" throughout.
  */
@@ -68,6 +79,8 @@ struct ticket {
     _Atomic bool urgent;    /* relaxed; ordered by `open`: somebody will not acknowledge soon */
     bool holds;             /* it may vanish */
     enum store_rc rc;       /* written by done_all(), read after the mail */
+    struct shard *by;       /* by whom it is handed over, */
+    uint64_t chain;         /* and in which of its chains; ordered by `state` */
     uint32_t nparts;
     struct shard_mail hint; /* to the origin of a held ticket: it is urgent */
     /* The origin's: */
@@ -128,6 +141,9 @@ void ticket_flush(struct shard *sh);
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind);
 /* The answer leaves when the operation just added is durable; s may be NULL. */
 void ticket_lazy_slot(struct shard *sh, struct link *l, struct ack_slot *s);
+/* Hands over what the shard has gathered. */
+void ticket_flush_chain(struct shard *sh);
+/* The same with the changes. */
 void ticket_flush_lazy(struct shard *sh);
 
 /* The QoS 2 id is released by one of the turn's changes; an INBOUND_PUT of the same id elsewhere

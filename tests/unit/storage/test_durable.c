@@ -545,10 +545,18 @@ static void all_in_order(struct store_unit *list, enum store_rc rc)
     order.longest = n > order.longest ? n : order.longest;
 }
 
-/* Two of three units want to be answered together, the third by itself: all in their order. */
-static void test_answers_together(void)
+static void hand_over(struct store *s, struct store_chain *c)
+{
+    UNIT_NEED(store_submit_chain(s, c) == ST_OK);
+    *c = (struct store_chain){.n = 0};
+}
+
+/* Units are submitted in chains of up to `longest`. Two of three want to be answered together, the
+ * third by itself: all in their order. */
+static void answer_all(unsigned longest, uint32_t pace_us)
 {
     enum { N = 30000 };
+    struct store_chain c = {.n = 0};
     struct tmpdir t;
     struct store_options o;
     struct together *v = calloc(N, sizeof(*v));
@@ -557,6 +565,7 @@ static void test_answers_together(void)
     UNIT_NEED(v != NULL);
     tmpdir_make(&t);
     o = small(&t);
+    o.pace_us = pace_us;
     s = store_need(&o);
     memset(&order, 0, sizeof(order));
     for (unsigned i = 0; i < N; i++) {
@@ -569,7 +578,14 @@ static void test_answers_together(void)
         } else {
             v[i].unit.done_all = all_in_order;
         }
-        UNIT_NEED(store_submit(s, &v[i].unit) == ST_OK);
+        if (longest == 1) {
+            UNIT_NEED(store_submit(s, &v[i].unit) == ST_OK);
+            continue;
+        }
+        store_chain_add(&c, &v[i].unit);
+        if (c.n > i % longest || i == N - 1) {
+            hand_over(s, &c);
+        }
     }
     while (atomic_load(&order.next) < N) {
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
@@ -580,6 +596,17 @@ static void test_answers_together(void)
     CU_ASSERT(order.calls >= N / 1000);
     free(v);
     tmpdir_remove(&t);
+}
+
+static void test_answers_together(void)
+{
+    answer_all(1, 0);
+}
+
+static void test_chains(void)
+{
+    answer_all(97, 0);
+    answer_all(300, 200);
 }
 
 /* ---- memory ---- */
@@ -801,6 +828,7 @@ UNIT_TESTS = {
     UNIT_TEST(retained_bodies)
     UNIT_TEST(no_commit_for_nothing)
     UNIT_TEST(answers_together)
+    UNIT_TEST(chains)
     UNIT_TEST(queues_stay_on_disk)
     UNIT_TEST(clocks)
     UNIT_TEST(oldest)

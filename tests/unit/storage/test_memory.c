@@ -35,9 +35,18 @@ static void done(struct store_unit *u, enum store_rc rc)
 static struct store *store;
 static struct probe probes[THREADS][UNITS];
 
+static void hand_over(const struct store_chain *c)
+{
+    if (store_submit_chain(store, c) != ST_OK) {
+        atomic_fetch_add(&disorder, 1);
+    }
+}
+
+/* Half of the units one by one, the others in chains. */
 static void *submitter(void *arg)
 {
     int t = *(int *)arg;
+    struct store_chain c = {.n = 0};
 
     for (int i = 0; i < UNITS; i++) {
         struct probe *p = &probes[t][i];
@@ -45,8 +54,16 @@ static void *submitter(void *arg)
                             .op = {.kind = ST_ENTRY_PUT},
                             .thread = t,
                             .number = i + 1};
-        if (store_submit(store, &p->unit) != ST_OK) {
-            atomic_fetch_add(&disorder, 1);
+        if (i < UNITS / 2) {
+            if (store_submit(store, &p->unit) != ST_OK) {
+                atomic_fetch_add(&disorder, 1);
+            }
+            continue;
+        }
+        store_chain_add(&c, &p->unit);
+        if (c.n == (uint32_t)(7 + t) || i == UNITS - 1) {
+            hand_over(&c);
+            c = (struct store_chain){.n = 0};
         }
     }
     return NULL;
@@ -98,10 +115,16 @@ static void test_waits_its_delay(void)
 static void test_without_delay_keeps_nothing(void)
 {
     struct probe p = {.unit = {.done = done}, .number = 1};
+    struct probe q = {.unit = {.done = done}, .number = 2};
+    struct store_chain c = {.n = 0};
 
     UNIT_NEED(store_open_memory(0, &store) == ST_OK);
     CU_ASSERT_FALSE(store_keeps(store));
     CU_ASSERT_EQUAL(store_submit(store, &p.unit), ST_CLOSED); /* never left the caller */
+    store_chain_add(&c, &p.unit);
+    store_chain_add(&c, &q.unit);
+    CU_ASSERT_EQUAL(store_submit_chain(store, &c), ST_CLOSED);
+    CU_ASSERT(c.newest == &q.unit && q.unit.next == &p.unit && p.unit.next == NULL);
     store_close(&store);
     store_close(&store); /* NULL is fine */
 }

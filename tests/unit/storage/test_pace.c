@@ -105,7 +105,7 @@ static void closed_loop(struct world *w, size_t flight, size_t units)
     const uint64_t end = w->answered + units;
 
     send_again(w, flight / 2);
-    w->now = w->at[w->n - 1];
+    w->now = w->n > 0 ? w->at[w->n - 1] : 0;
     send_again(w, flight - flight / 2);
     while (w->answered < end) {
         const size_t n = commit(w);
