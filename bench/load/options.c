@@ -42,6 +42,8 @@ static const struct rule rules[] = {
     {"matches", 'm', WHOLE, AT(matches), 1, MILLION, "M", "wild: receivers of each message (10)"},
     {"topics", 0, WHOLE, AT(topics), 1, 10 * MILLION, "N",
      "retained: messages (10000); wild: so many topics are published to (all)"},
+    {"same-receivers", 0, FLAG, AT(same_receivers), 0, 0, NULL,
+     "wild: all topics of a publisher go to the same clients"},
     {"fan", 0, WHOLE, AT(fan), 1, MILLION, "K", "durable: sessions that get each message (1)"},
     {"messages", 0, WHOLE, AT(messages), 1, UINT32_MAX, "N", "durable: messages in all (50000)"},
     {"window", 'w', WHOLE, AT(window), 1, 60000, "W", "messages of a publisher that are not through (50)"},

@@ -39,6 +39,7 @@ struct options {
     double rate;      /* messages per second in all, 0: closed loop; chaos: of each publisher */
     double timeout_s; /* silence after which a run is given up */
     bool lockstep;    /* a window is sent when the one before is through */
+    bool same_receivers; /* wild: all topics of a publisher go to the same clients */
     bool properties;  /* extras.h on every message */
     bool durable;     /* clients have durable sessions */
     bool offline;     /* receivers' sessions have no connections */

@@ -54,12 +54,18 @@ static struct wild *wild_of_receiver(struct client *c)
 /* --- who gets what --- */
 
 /* The client that has filter f. Those of a topic are consecutive, and so are their clients, but for
- * a step at each round, without which a client would get filters of few kinds only. */
+ * a step at each round, without which a client would get filters of few kinds only. With
+ * --same-receivers all topics of a publisher belong to the same clients. */
 static uint32_t owner_of(const struct wild *w, uint32_t f)
 {
+    const struct options *o = w->receivers.run->o;
     uint32_t n = w->receivers.n;
+    uint32_t topic = f / o->matches;
 
-    return w->receivers.run->o->matches < n ? (f + f / n) % n : f % n;
+    if (o->same_receivers) {
+        return (topic / w->stride % o->publishers * o->matches + f % o->matches) % n;
+    }
+    return o->matches < n ? (f + f / n) % n : f % n;
 }
 
 static uint32_t receiver_of(const void *context, uint32_t topic, uint32_t k)
