@@ -138,7 +138,7 @@ static void match_each(const struct tree *tree, const struct topic *t, unsigned 
 
 static void cached_each(const struct tree *tree, const struct topic *t, struct figures *f)
 {
-    struct match_cache *c = match_cache_create(tree, HOT * 4, MICRO_SEED);
+    struct match_cache *c = match_cache_create(tree, HOT * 4, 0, MICRO_SEED);
     int fd = micro_count_open();
     unsigned n = 0;
     double begin;
@@ -215,7 +215,7 @@ static int counts(void)
 
     MICRO_NEED(c.tree != NULL);
     c.subs = subscribers_create(c.tree, 0, MICRO_SEED);
-    c.cache = match_cache_create(c.tree, 1024, MICRO_SEED);
+    c.cache = match_cache_create(c.tree, 1024, 0, MICRO_SEED);
     MICRO_NEED(c.subs != NULL && c.cache != NULL);
     rcu_register();
     micro_begin("tree");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sets of four slots, a cache line each, the most recently used slot first. The table doubles when
- * that is shown to pay: what is thrown out leaves its hash (of one topic in sixteen) in a shadow,
- * and as soon as as many misses as there are slots would have been hits in a larger table, it
- * grows.
+ * Sets of eight slots, two cache lines, the most recently used slot first. The table doubles when
+ * that is shown to pay: what is thrown out leaves its hash in a shadow, and when a quarter as many
+ * misses as there are slots would have been hits in a larger table, it grows. The shadow is small
+ * and keeps samples: one topic in four for what comes back soon, and so few of another kind that
+ * they stay for as many evictions as the largest table has slots.
  */
 #include "routing/match_cache.h"
 
@@ -11,53 +12,52 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define WAYS        4u
-#define FIRST_SETS  16u
-#define LONGEST     512u
-#define SAMPLE_BITS 4u
-
-struct cached {
-    struct match *match; /* one reference; its generation is the one compared */
-    uint64_t gen_key;
-    uint16_t topic_n;
-    char topic[];
-};
+#define WAYS       8u
+#define FIRST_SETS 8u
+#define LONGEST    512u
+#define SHADOW     512u /* of each kind */
+#define NEAR_BITS  2u   /* sampled: one in four */
+#define WIDE_SETS  512u
 
 struct slot {
     uint64_t hash;
-    struct cached *cached; /* NULL: free, and so are those behind it */
+    struct match *match; /* one reference; NULL: free, and so are those behind it */
 };
 
 struct set {
-    _Alignas(64) struct slot slots[WAYS];
+    _Alignas(128) struct slot slots[WAYS];
 };
 
 struct match_cache {
     const struct tree *tree;
     uint64_t seed;
     struct set *sets;
-    uint32_t
-        *shadow; /* hashes thrown out, WAYS for each set; NULL: no memory or no room to grow into */
-    size_t nsets, max_sets;
-    size_t regrets;      /* misses that a larger table would have avoided, extrapolated */
-    struct match *lent;  /* what the last get lent without keeping it; one reference */
-    struct cached *last; /* what the last get found: publishers send several to one topic */
+    size_t nsets, max_slots, filters_each;
+    size_t regrets;     /* misses that a larger table would have avoided, extrapolated */
+    struct match *lent; /* what the last get lent without keeping it; one reference */
+    struct match *last; /* what the last get found: publishers send several to one topic */
     struct match_cache_stats stats;
+    uint32_t near[SHADOW], far[SHADOW]; /* hashes thrown out; 0: none */
 };
 
-static size_t sets_for(size_t max_slots)
+/* The largest power of two that is not above n, and at least 1. */
+static size_t power_below(size_t n)
 {
-    size_t sets = 1;
-
-    while (sets * 2 * WAYS <= max_slots) {
-        sets *= 2;
-    }
-    return sets;
+    return n < 2 ? 1 : (size_t)1 << (63 - __builtin_clzll(n));
 }
 
-static uint32_t *shadow_create(const struct match_cache *c)
+/* How many sets it may have by now. */
+static size_t most_sets(const struct match_cache *c)
 {
-    return c->nsets < c->max_sets ? calloc(c->nsets * WAYS, sizeof(uint32_t)) : NULL;
+    size_t most = c->max_slots;
+    struct tree_stats st;
+
+    if (c->filters_each != 0) {
+        tree_stats(c->tree, &st);
+        most = st.filters / c->filters_each > most ? st.filters / c->filters_each : most;
+        most = most > MATCH_CACHE_MOST ? MATCH_CACHE_MOST : most;
+    }
+    return power_below(most / WAYS);
 }
 
 static struct set *sets_create(size_t n)
@@ -70,29 +70,32 @@ static struct set *sets_create(size_t n)
     return sets;
 }
 
-struct match_cache *match_cache_create(const struct tree *t, size_t max_slots, uint64_t seed)
+struct match_cache *match_cache_create(const struct tree *t, size_t max_slots, size_t filters,
+                                       uint64_t seed)
 {
     struct match_cache *c = calloc(1, sizeof(*c));
 
     if (c == NULL) {
         return NULL;
     }
-    *c = (struct match_cache){.tree = t, .seed = seed, .max_sets = sets_for(max_slots)};
-    c->nsets = c->max_sets < FIRST_SETS ? c->max_sets : FIRST_SETS;
+    c->tree = t;
+    c->seed = seed;
+    c->max_slots = max_slots;
+    c->filters_each = filters;
+    c->nsets = power_below(max_slots / WAYS);
+    c->nsets = c->nsets < FIRST_SETS ? c->nsets : FIRST_SETS;
     c->sets = sets_create(c->nsets);
     if (c->sets == NULL) {
         free(c);
         return NULL;
     }
-    c->shadow = shadow_create(c);
     return c;
 }
 
-static void cached_free(struct cached *e)
+static void drop(struct match *m)
 {
-    if (e != NULL) {
-        match_unref(e->match);
-        free(e);
+    if (m != NULL) {
+        match_unref(m);
     }
 }
 
@@ -102,12 +105,9 @@ void match_cache_destroy(struct match_cache *c)
         return;
     }
     for (size_t i = 0; i < c->nsets * WAYS; i++) {
-        cached_free(c->sets[i / WAYS].slots[i % WAYS].cached);
+        drop(c->sets[i / WAYS].slots[i % WAYS].match);
     }
-    if (c->lent != NULL) {
-        match_unref(c->lent);
-    }
-    free(c->shadow);
+    drop(c->lent);
     free(c->sets);
     free(c);
 }
@@ -120,16 +120,20 @@ static struct set *set_of(const struct match_cache *c, uint64_t hash)
 /* One more bit of the hash parts each set in two; the order within is kept. */
 static void grow(struct match_cache *c)
 {
-    struct set *bigger = sets_create(c->nsets * 2);
+    struct set *bigger;
     uint8_t fill[2];
 
     c->regrets = 0;
+    if (c->nsets >= most_sets(c)) {
+        return;
+    }
+    bigger = sets_create(c->nsets * 2);
     if (bigger == NULL) {
         return; /* tried again after as many regrets */
     }
     for (size_t i = 0; i < c->nsets; i++) {
         fill[0] = fill[1] = 0;
-        for (unsigned w = 0; w < WAYS && c->sets[i].slots[w].cached != NULL; w++) {
+        for (unsigned w = 0; w < WAYS && c->sets[i].slots[w].match != NULL; w++) {
             struct slot s = c->sets[i].slots[w];
             unsigned upper = (s.hash & c->nsets) != 0;
 
@@ -137,45 +141,69 @@ static void grow(struct match_cache *c)
         }
     }
     free(c->sets);
-    free(c->shadow);
     c->sets = bigger;
     c->nsets *= 2;
-    c->shadow = shadow_create(c);
 }
 
-static bool is_sampled(uint64_t hash)
+/* ---- the shadow ---- */
+
+/* Samples so few that the shadow outlasts twice the largest table's slots. */
+static unsigned far_bits(const struct match_cache *c)
 {
-    return hash >> (64 - SAMPLE_BITS) == 0;
+    size_t each = 2 * most_sets(c) * WAYS / SHADOW;
+
+    return each < 2 ? 0 : 63 - (unsigned)__builtin_clzll(each);
 }
 
-static uint32_t *shadow_of(const struct match_cache *c, uint64_t hash)
+/* Is one of 2^bits. */
+static bool is_sampled(uint64_t part, unsigned bits)
 {
-    return &c->shadow[(hash >> 24) & (c->nsets * WAYS - 1)];
+    return (part & ((1u << bits) - 1)) == 0;
+}
+
+static void remember(struct match_cache *c, uint64_t hash)
+{
+    uint32_t *near = &c->near[(hash >> 32) % SHADOW];
+    uint32_t *far = &c->far[(hash >> 32) % SHADOW];
+
+    *near = is_sampled(hash >> 62, NEAR_BITS) ? (uint32_t)hash | 1 : *near;
+    *far = is_sampled(hash >> 44, far_bits(c)) ? (uint32_t)hash | 1 : *far;
+}
+
+static bool forget(uint32_t *shadow, uint64_t hash)
+{
+    uint32_t *at = &shadow[(hash >> 32) % SHADOW];
+    bool was = *at == ((uint32_t)hash | 1);
+
+    *at = was ? 0 : *at;
+    return was;
 }
 
 /* A topic is not in the table: was it, not long ago? */
 static void note_miss(struct match_cache *c, uint64_t hash)
 {
-    if (c->shadow == NULL || !is_sampled(hash) || *shadow_of(c, hash) != (uint32_t)hash) {
-        return;
-    }
-    *shadow_of(c, hash) = 0;
-    c->regrets += 1u << SAMPLE_BITS;
-    if (c->regrets >= c->nsets * WAYS) {
+    size_t near = forget(c->near, hash) ? (size_t)1 << NEAR_BITS : 0;
+    size_t far = forget(c->far, hash) ? (size_t)1 << far_bits(c) : 0;
+
+    c->regrets += near > far ? near : far;
+    if (c->regrets >= c->nsets * WAYS / 4) {
         grow(c);
     }
 }
 
 static void evict(struct match_cache *c, const struct slot *s)
 {
-    if (s->cached == c->last) {
+    if (s->match == NULL) {
+        return;
+    }
+    if (s->match == c->last) {
         c->last = NULL;
     }
-    if (s->cached != NULL && c->shadow != NULL && is_sampled(s->hash)) {
-        *shadow_of(c, s->hash) = (uint32_t)s->hash;
-    }
-    cached_free(s->cached);
+    remember(c, s->hash);
+    match_unref(s->match);
 }
+
+/* ---- finding ---- */
 
 static void to_front(struct set *set, unsigned way)
 {
@@ -185,19 +213,22 @@ static void to_front(struct set *set, unsigned way)
     set->slots[0] = s;
 }
 
-static struct cached *lookup(const struct match_cache *c, uint64_t hash, const char *topic,
-                             size_t n)
+static bool is_of(const struct match *m, const char *topic, size_t n)
+{
+    return m->topic_n == n && memcmp(m->topic, topic, n) == 0;
+}
+
+/* Its slot, now the first of its set; NULL: not there. */
+static struct slot *lookup(const struct match_cache *c, uint64_t hash, const char *topic, size_t n)
 {
     struct set *set = set_of(c, hash);
 
-    for (unsigned w = 0; w < WAYS && set->slots[w].cached != NULL; w++) {
-        struct cached *e = set->slots[w].cached;
-
-        if (set->slots[w].hash == hash && e->topic_n == n && memcmp(e->topic, topic, n) == 0) {
+    for (unsigned w = 0; w < WAYS && set->slots[w].match != NULL; w++) {
+        if (set->slots[w].hash == hash && is_of(set->slots[w].match, topic, n)) {
             if (w > 0) {
                 to_front(set, w);
             }
-            return e;
+            return &set->slots[0];
         }
     }
     return NULL;
@@ -212,63 +243,101 @@ static struct match *lend(struct match_cache *c, struct match *m)
     return m;
 }
 
-/* Without memory for it the match is lent all the same. */
-static struct match *keep(struct match_cache *c, uint64_t hash, const char *topic, size_t n,
-                          struct match *m)
+static struct match *keep(struct match_cache *c, uint64_t hash, struct match *m)
 {
-    struct cached *e = malloc(sizeof(*e) + n);
     struct set *set = set_of(c, hash);
 
-    if (e == NULL) {
-        return lend(c, m);
-    }
-    *e = (struct cached){m, tree_generation_key(c->tree, topic, n), (uint16_t)n};
-    memcpy(e->topic, topic, n);
     evict(c, &set->slots[WAYS - 1]);
-    set->slots[WAYS - 1] = (struct slot){hash, e};
+    set->slots[WAYS - 1] = (struct slot){hash, m};
     to_front(set, WAYS - 1);
+    c->last = m;
     return m;
 }
 
-static bool is_valid(const struct match_cache *c, const struct cached *e)
+static bool is_valid(const struct match_cache *c, const struct match *m)
 {
-    return tree_generation_at(c->tree, e->gen_key) == e->match->generation;
+    return tree_generation_at(c->tree, m->generation_key) == m->generation;
+}
+
+static struct match *uncached(struct match_cache *c, const char *topic, size_t n)
+{
+    struct match *m = tree_match(c->tree, topic, n);
+
+    c->stats.misses++;
+    return m == NULL ? NULL : lend(c, m);
+}
+
+static uint64_t hash_of(const struct match_cache *c, const char *topic, size_t n)
+{
+    return XXH3_64bits_withSeed(topic, n, c->seed);
+}
+
+/* Not what was found last. */
+static struct match *get_other(struct match_cache *c, const char *topic, size_t n)
+{
+    uint64_t hash = hash_of(c, topic, n);
+    struct slot *s = lookup(c, hash, topic, n);
+    struct match *m;
+
+    if (s != NULL && is_valid(c, s->match)) {
+        c->stats.hits++;
+        c->last = s->match;
+        return s->match;
+    }
+    m = tree_match(c->tree, topic, n);
+    if (s == NULL) {
+        c->stats.misses++;
+        note_miss(c, hash);
+        return m == NULL ? NULL : keep(c, hash, m);
+    }
+    c->stats.stale++;
+    if (m != NULL) {
+        match_unref(s->match);
+        s->match = m;
+        c->last = m;
+    }
+    return m;
 }
 
 struct match *match_cache_get(struct match_cache *c, const char *topic, size_t n)
 {
-    uint64_t hash;
-    struct cached *e = c->last;
-    struct match *m;
+    struct match *last = c->last;
 
-    if (e != NULL && e->topic_n == n && memcmp(e->topic, topic, n) == 0 && is_valid(c, e)) {
+    if (last != NULL && is_of(last, topic, n) && is_valid(c, last)) {
         c->stats.hits++;
-        return e->match;
+        return last;
     }
-    if (n > LONGEST) {
-        m = tree_match(c->tree, topic, n);
-        c->stats.misses++;
-        return m == NULL ? NULL : lend(c, m);
-    }
-    hash = XXH3_64bits_withSeed(topic, n, c->seed);
-    e = lookup(c, hash, topic, n);
-    c->last = e;
-    if (e != NULL && is_valid(c, e)) {
-        c->stats.hits++;
-        return e->match;
-    }
-    m = tree_match(c->tree, topic, n);
-    if (e != NULL) {
-        c->stats.stale++;
-        if (m != NULL) {
-            match_unref(e->match);
-            e->match = m;
+    return n > LONGEST ? uncached(c, topic, n) : get_other(c, topic, n);
+}
+
+/* ---- ahead of a get ---- */
+
+uint64_t match_cache_fetch(const struct match_cache *c, const char *topic, size_t n)
+{
+    uint64_t hash = hash_of(c, topic, n);
+
+    __builtin_prefetch(&set_of(c, hash)->slots[0]);
+    __builtin_prefetch(&set_of(c, hash)->slots[WAYS / 2]);
+    return hash;
+}
+
+const struct match *match_cache_peek(const struct match_cache *c, uint64_t hash)
+{
+    const struct set *set = set_of(c, hash);
+
+    for (unsigned w = 0; w < WAYS; w++) {
+        const struct match *m = set->slots[w].match;
+
+        if (m != NULL && set->slots[w].hash == hash) {
+            return m;
         }
-        return m;
     }
-    c->stats.misses++;
-    note_miss(c, hash);
-    return m == NULL ? NULL : keep(c, hash, topic, n, m);
+    return NULL;
+}
+
+bool match_cache_is_wide(const struct match_cache *c)
+{
+    return c->nsets >= WIDE_SETS;
 }
 
 void match_cache_stats(const struct match_cache *c, struct match_cache_stats *out)

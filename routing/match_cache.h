@@ -4,8 +4,8 @@
  *
  * Threads    the owning shard only, inside an RCU read.
  * Ownership  match_cache_get() lends the match until the next call; match_ref() to keep it.
- * Memory     fixed number of slots (4-way sets, grown by doubling while it pays, at most
- * max_slots); topics longer than 512 bytes are not cached but still matched.
+ * Memory     8-way sets, grown by doubling while it pays, up to a bound in slots; topics longer
+ * than 512 bytes are not cached but still matched.
  */
 #ifndef NOCTULE_ROUTING_MATCH_CACHE_H
 #define NOCTULE_ROUTING_MATCH_CACHE_H
@@ -14,11 +14,27 @@
 
 struct match_cache;
 
-struct match_cache *match_cache_create(const struct tree *t, size_t max_slots, uint64_t seed);
+/*
+ * The bound: max_slots, or where that is more, one slot for each `filters` filters in the tree
+ * (0: never), at most MATCH_CACHE_MOST.
+ */
+struct match_cache *match_cache_create(const struct tree *t, size_t max_slots, size_t filters,
+                                       uint64_t seed);
+#define MATCH_CACHE_MOST ((size_t)1 << 18)
 void match_cache_destroy(struct match_cache *c);
 
 /* NULL: no memory. Never stale: compares generations on every hit. */
 struct match *match_cache_get(struct match_cache *c, const char *topic, size_t n);
+
+/*
+ * For who will ask later: fetch asks for the place of a topic, and answers its hash; peek looks
+ * there for its match (NULL: not known; valid until the next get, and maybe stale). Nothing
+ * changes.
+ */
+uint64_t match_cache_fetch(const struct match_cache *c, const char *topic, size_t n);
+const struct match *match_cache_peek(const struct match_cache *c, uint64_t hash);
+/* So many topics are in it that they have no place in the processor's nearer caches. */
+bool match_cache_is_wide(const struct match_cache *c);
 
 struct match_cache_stats {
     uint64_t hits;

@@ -10,22 +10,41 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SEGMENT_BITS 8u
+#define TOGETHER     16u /* lookups whose waits overlap; about as many a core can have */
 
+/* 48 bytes, without gaps between them in a slab: there are millions. First what a delivery reads.
+ */
 struct filter_subs {
-    struct tree_node *node; /* valid while live > 0 */
-    uint64_t id;
+    uint64_t id; /* 0: of nobody, in the free list */
     union {
         struct sub *one; /* cap 1 */
         struct sub **many;
+        struct filter_subs *next_free; /* id 0 */
     } u;
     uint32_t cap;
-    uint32_t end;     /* positions in use */
-    uint32_t live;    /* of those not NULL */
-    uint32_t durable; /* of the live ones */
+    uint32_t end;  /* positions in use */
+    uint32_t live; /* of those not NULL */
     uint32_t pins;
-    bool indexed; /* its entries are in by_owner */
+    struct tree_node *node; /* valid while live > 0 */
+    uint32_t durable;       /* of the live ones */
+    uint32_t indexed : 1;   /* its entries are in by_owner */
+    uint32_t place : 31;    /* where it is, from 1 on */
+};
+static_assert(sizeof(struct filter_subs) == 48, "table.h wants 16 bytes' alignment");
+
+/* Filters come from slabs, so that a place, unlike a pointer, can be looked at when its filter has
+ * gone: hints are places. */
+#define SLAB      255u /* with what is behind them just below 12 KiB, a size of the allocator */
+#define PLACE_MAX 0x7fffffffu
+struct slab {
+    struct filter_subs filters[SLAB];
+    struct filter_subs *free; /* NULL: full, and not among the roomy ones */
+    struct slab *next, *prev; /* roomy */
+    uint32_t used;
+    uint32_t index; /* in s->slabs */
 };
 
 /* Up to so many entries are looked through; beyond, the owner's is found in by_owner. */
@@ -38,6 +57,9 @@ struct subscribers {
     struct table by_filter;
     struct table by_owner;
     struct filter_subs *last; /* found last: messages come in runs of one topic; NULL: none */
+    struct slab **slabs;      /* NULL: given back */
+    uint32_t nslabs, slabs_cap, ngaps;
+    struct slab *roomy;
     size_t count;
     size_t bytes; /* without the tables */
 };
@@ -85,6 +107,108 @@ struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter
         s->last = f;
     }
     return f;
+}
+
+/* The filter at a place, if it is there still. */
+static struct filter_subs *at_place(const struct subscribers *s, uint32_t place, uint64_t id)
+{
+    struct slab *slab = place == 0 ? NULL : s->slabs[(place - 1) / SLAB];
+    struct filter_subs *f = slab == NULL ? NULL : &slab->filters[(place - 1) % SLAB];
+
+    return f != NULL && f->id == id ? f : NULL;
+}
+
+/* What a delivery reads first of a filter's subscriptions. */
+static void fetch_sub(const struct filter_subs *f)
+{
+    if (f != NULL && f->cap == 1) { /* which may lie across two lines */
+        __builtin_prefetch(&f->u.one->owner);
+        __builtin_prefetch(&f->u.one->id);
+    } else if (f != NULL) {
+        __builtin_prefetch(f->u.many);
+    }
+}
+
+static void fetch_filter(const struct subscribers *s, uint32_t place)
+{
+    const struct slab *slab = place == 0 ? NULL : s->slabs[(place - 1) / SLAB];
+
+    if (slab != NULL) {
+        __builtin_prefetch(&slab->filters[(place - 1) % SLAB].id);
+        __builtin_prefetch(&slab->filters[(place - 1) % SLAB].pins);
+    }
+}
+
+void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint32_t *hints,
+                       uint32_t n, enum subs_fetch step, void (*owner)(uint64_t owner))
+{
+    const struct filter_subs *f;
+
+    for (uint32_t i = 0; i < n; i++) {
+        switch (step) {
+        case SUBS_FETCH_FILTER:
+            fetch_filter(s, hints[i]);
+            break;
+        case SUBS_FETCH_SUB:
+            fetch_sub(at_place(s, hints[i], ids[i]));
+            break;
+        case SUBS_FETCH_OWNER:
+            f = at_place(s, hints[i], ids[i]);
+            if (f != NULL && f->cap == 1 && f->end == 1) {
+                owner(f->u.one->owner);
+            }
+            break;
+        }
+    }
+}
+
+/* Three passes over a handful: slots, then what they point to, then the subscriptions behind. */
+static void find_together(const struct subscribers *s, const uint64_t *ids, uint32_t *hints,
+                          uint32_t n, struct filter_subs **out)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        table_fetch_slot(&s->by_filter, filter_hash(s, ids[i]));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        table_fetch_item(&s->by_filter, filter_hash(s, ids[i]));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        out[i] = find_filter(s, ids[i]);
+        hints[i] = out[i] == NULL ? 0 : out[i]->place;
+        fetch_sub(out[i]);
+    }
+}
+
+struct filter_subs *subscribers_at_hint(struct subscribers *s, uint64_t id, uint32_t *hint)
+{
+    struct filter_subs *f = s->last;
+
+    if (f != NULL && f->id == id) {
+        return f;
+    }
+    f = at_place(s, *hint, id);
+    if (f == NULL) {
+        f = find_filter(s, id);
+        *hint = f == NULL ? 0 : f->place;
+    }
+    s->last = f;
+    return f;
+}
+
+void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
+                            struct filter_subs **out)
+{
+    uint32_t i;
+
+    for (i = 0; i < n; i++) {
+        out[i] = at_place(s, hints[i], ids[i]);
+        if (out[i] == NULL) {
+            break;
+        }
+    }
+    for (; i < n; i += TOGETHER) {
+        find_together(s, ids + i, hints + i, n - i < TOGETHER ? n - i : TOGETHER, out + i);
+    }
 }
 
 static struct sub **entries(struct filter_subs *f)
@@ -267,38 +391,151 @@ static void update_interest(struct subscribers *s, struct filter_subs *f, unsign
     }
 }
 
+/* ---- places ---- */
+
+static void roomy_link(struct subscribers *s, struct slab *b)
+{
+    b->prev = NULL;
+    b->next = s->roomy;
+    if (s->roomy != NULL) {
+        s->roomy->prev = b;
+    }
+    s->roomy = b;
+}
+
+static void roomy_unlink(struct subscribers *s, struct slab *b)
+{
+    if (b->next != NULL) {
+        b->next->prev = b->prev;
+    }
+    if (b->prev != NULL) {
+        b->prev->next = b->next;
+    } else {
+        s->roomy = b->next;
+    }
+}
+
+/* Where a slab goes: a gap, or the end. False: no memory. */
+static bool slab_index(struct subscribers *s, uint32_t *at)
+{
+    struct slab **more;
+
+    *at = s->nslabs;
+    if (s->ngaps > 0) {
+        for (*at = 0; s->slabs[*at] != NULL; ++*at) {}
+        return true;
+    }
+    if (s->nslabs == s->slabs_cap) {
+        more = realloc(s->slabs, (s->slabs_cap * 2u + 4u) * sizeof(struct slab *));
+        if (more == NULL) {
+            return false;
+        }
+        s->bytes += (s->slabs_cap + 4u) * sizeof(struct slab *);
+        s->slabs = more;
+        s->slabs_cap = s->slabs_cap * 2 + 4;
+    }
+    return true;
+}
+
+static bool slab_add(struct subscribers *s)
+{
+    struct slab *b = calloc(1, sizeof(*b));
+
+    if (b == NULL || !slab_index(s, &b->index)) {
+        free(b);
+        return false;
+    }
+    for (uint32_t i = SLAB; i-- > 0;) {
+        b->filters[i].place = (b->index * SLAB + i + 1) & PLACE_MAX;
+        b->filters[i].u.next_free = b->free;
+        b->free = &b->filters[i];
+    }
+    if (b->index == s->nslabs) {
+        s->nslabs++;
+    } else {
+        s->ngaps--;
+    }
+    s->slabs[b->index] = b;
+    s->bytes += sizeof(*b);
+    roomy_link(s, b);
+    return true;
+}
+
+static void slab_free(struct subscribers *s, struct slab *b)
+{
+    roomy_unlink(s, b);
+    s->slabs[b->index] = NULL;
+    s->ngaps++;
+    s->bytes -= sizeof(*b);
+    free(b);
+}
+
+static struct filter_subs *place_take(struct subscribers *s)
+{
+    struct slab *b;
+    struct filter_subs *f;
+
+    if (s->roomy == NULL && !slab_add(s)) {
+        return NULL;
+    }
+    b = s->roomy;
+    f = b->free;
+    b->free = f->u.next_free;
+    b->used++;
+    if (b->free == NULL) {
+        roomy_unlink(s, b);
+    }
+    *f = (struct filter_subs){.cap = 1, .place = f->place};
+    return f;
+}
+
+/* What stands empty goes, but for the last one with room: a lone filter that comes and goes costs
+ * no allocation. */
+static void place_give(struct subscribers *s, struct filter_subs *f)
+{
+    struct slab *b = s->slabs[(f->place - 1) / SLAB];
+
+    if (b->free == NULL) {
+        roomy_link(s, b);
+    }
+    f->id = 0;
+    f->u.next_free = b->free;
+    b->free = f;
+    if (--b->used == 0 && (b->next != NULL || b->prev != NULL)) {
+        slab_free(s, b);
+    }
+}
+
 /* ---- filters coming and going ---- */
 
 static void filter_free(struct subscribers *s, struct filter_subs *f)
 {
-    s->bytes -= sizeof(*f) + array_bytes(f->cap);
+    s->bytes -= array_bytes(f->cap);
     if (f->cap > 1) {
         free(f->u.many);
     }
-    free(f);
+    place_give(s, f);
 }
 
 /* A filter new to this shard, with the interest it begins with. */
 static struct filter_subs *filter_begin(struct subscribers *s, const char *filter, size_t n,
                                         unsigned kinds)
 {
-    struct filter_subs *f = malloc(sizeof(*f));
+    struct filter_subs *f = place_take(s);
 
     if (f == NULL) {
         return NULL;
     }
-    *f = (struct filter_subs){.cap = 1};
     f->node = tree_set(s->tree, filter, n, s->shard, kinds, &f->id);
     if (f->node == NULL) {
-        free(f);
+        place_give(s, f);
         return NULL;
     }
     if (!table_put(&s->by_filter, filter_hash(s, f->id), f)) {
         (void)tree_change(s->tree, f->node, s->shard, 0);
-        free(f);
+        place_give(s, f);
         return NULL;
     }
-    s->bytes += sizeof(*f);
     return f;
 }
 
@@ -533,6 +770,10 @@ void subscribers_destroy(struct subscribers *s)
     if (s->by_owner.segments != NULL) {
         table_fini(&s->by_owner);
     }
+    while (s->roomy != NULL) {
+        slab_free(s, s->roomy);
+    }
+    free(s->slabs);
     free(s);
 }
 

@@ -72,6 +72,20 @@ void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct su
 
 /* ---- delivery ---- */
 struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter_id); /* or NULL */
+/* The same; *hint is 0, or what was put there for the same id by this shard before: it says where
+ * to look. */
+struct filter_subs *subscribers_at_hint(struct subscribers *s, uint64_t id, uint32_t *hint);
+/*
+ * For n filters, with as few waits for memory as for one; out[i] belongs to ids[i], as does
+ * hints[i].
+ */
+void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
+                            struct filter_subs **out);
+/* For who knows that these will be asked for a while later: what is known by hints is fetched, one
+ * step after the other, with a while between them. */
+enum subs_fetch { SUBS_FETCH_FILTER, SUBS_FETCH_SUB, SUBS_FETCH_OWNER };
+void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint32_t *hints,
+                       uint32_t n, enum subs_fetch step, void (*owner)(uint64_t owner));
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id);
 
 /* Positions in use (live subscriptions, plus holes while pinned; none when nobody is left); entries

@@ -124,4 +124,40 @@ static inline void *table_find(const struct table *t, uint64_t hash, table_eq_fn
     }
 }
 
+/*
+ * For several lookups at once: first the slots of all are fetched, then what they point to, then
+ * each is found where it is by now. Each step reads only what the one before has asked for.
+ */
+static inline void table_fetch_slot(const struct table *t, uint64_t hash)
+{
+    const struct table_array *a = table_segment(t, hash);
+
+    if (a != NULL) {
+        __builtin_prefetch((const void *)&a->slots[table_home(table_tag(hash), a->n)]);
+    }
+}
+
+/* The first pointer with this hash, which is nearly always the one looked for. */
+static inline void table_fetch_item(const struct table *t, uint64_t hash)
+{
+    const struct table_array *a = table_segment(t, hash);
+    uint64_t tag = table_tag(hash);
+    uint64_t slot;
+
+    if (a == NULL) {
+        return;
+    }
+    for (uint32_t i = table_home(tag, a->n);; i = table_next(i, a->n)) {
+        /* Relaxed: only asked for, not looked at. */
+        slot = atomic_load_explicit(&a->slots[i], memory_order_relaxed);
+        if (slot == TABLE_EMPTY) {
+            return;
+        }
+        if ((slot & TABLE_TAG) == tag && slot != TABLE_TOMB) {
+            __builtin_prefetch(table_pointer(slot));
+            return;
+        }
+    }
+}
+
 #endif

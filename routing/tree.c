@@ -27,6 +27,7 @@
 #define GEN_TWO       16384u
 #define INLINE_SHARDS 4u
 #define STACK_LEVELS  48u
+#define TOGETHER      8u
 #define STACK_HITS    64u
 
 struct tree_node {
@@ -101,7 +102,8 @@ struct child_key {
 
 static uint64_t child_hash(const struct tree_node *parent, const struct label *l)
 {
-    return table_mix(l->hash ^ (parent->id * 0x9e3779b97f4a7c15u));
+    /* Never 0, by a bit that the table does not use. */
+    return table_mix(l->hash ^ (parent->id * 0x9e3779b97f4a7c15u)) | UINT64_C(1) << 32;
 }
 
 static bool child_eq(const void *p, const void *key)
@@ -650,9 +652,10 @@ struct step {
 };
 
 /*
- * A walk over every node whose filter may match. It is depth first with a stack of our own; a node
- * leaves at most two children behind and the deeper one is taken next, so one place per level and
- * one more are enough.
+ * A walk over every node whose filter may match, depth first with a stack of our own. Up to
+ * `together` nodes of one level are visited at a time, so that their waits for memory overlap. A
+ * node leaves at most two children behind, and all that is deeper goes first: a level other than
+ * the deepest never holds more than `together`, the deepest twice as many.
  */
 struct search {
     const struct tree *tree;
@@ -660,10 +663,11 @@ struct search {
     struct step *stack;
     struct hit *hits;
     void *big; /* labels and stack where the topic has many levels */
-    size_t nlabels, nhits, hits_cap;
+    size_t nlabels, nhits, hits_cap, depth;
+    uint32_t together;
     bool is_dollar; /* filters that begin with a wildcard do not match [MQTT-4.7.2-1] */
     struct label label_room[STACK_LEVELS];
-    struct step stack_room[STACK_LEVELS + 1];
+    struct step stack_room[(STACK_LEVELS + 2) * TOGETHER];
     struct hit hit_room[STACK_HITS];
 };
 
@@ -690,9 +694,12 @@ static bool search_init(struct search *s, const struct tree *t, const char *topi
     s->nhits = 0;
     s->hits_cap = STACK_HITS;
     s->nlabels = levels;
+    s->depth = 0;
+    s->together = TOGETHER;
     s->is_dollar = n > 0 && topic[0] == '$';
     if (levels > STACK_LEVELS) {
-        s->big = malloc(levels * sizeof(*s->labels) + (levels + 1) * sizeof(*s->stack));
+        s->together = 1;
+        s->big = malloc(levels * sizeof(*s->labels) + (levels + 2) * sizeof(*s->stack));
         if (s->big == NULL) {
             return false;
         }
@@ -749,35 +756,95 @@ static bool hit_node(struct search *s, const struct tree_node *n)
     return true;
 }
 
+/* What a visit to a node asks for, between asking and having. */
+struct visit {
+    struct step at;
+    const struct tree_node *plus, *hash;
+    uint64_t literal; /* hash of the literal child; 0: there is none */
+};
+
+/* The node's own line is there: what else it needs is asked for, unless nothing could be done
+ * meanwhile. */
+static void visit_begin(const struct search *s, struct visit *v, struct step at, bool alone)
+{
+    bool wild = !s->is_dollar || at.level > 0;
+
+    v->at = at;
+    v->plus = v->hash = NULL;
+    v->literal = 0;
+    if (wild) {
+        v->hash = wild_child(&at.node->hash);
+        v->plus = wild_child(&at.node->plus);
+        __builtin_prefetch(v->hash);
+        __builtin_prefetch(v->plus);
+    }
+    /* Relaxed: as in literal_child(). */
+    if (at.level < s->nlabels &&
+        atomic_load_explicit(&at.node->literals, memory_order_relaxed) != 0) {
+        v->literal = child_hash(at.node, &s->labels[at.level]);
+        if (!alone) {
+            table_fetch_slot(&s->tree->nodes, v->literal);
+        }
+    }
+}
+
+static void push(struct search *s, const struct tree_node *node, uint32_t level)
+{
+    if (node != NULL) {
+        s->stack[s->depth++] = (struct step){node, level};
+    }
+}
+
+/* False: no memory. */
+static bool visit_end(struct search *s, const struct visit *v)
+{
+    struct child_key key;
+
+    /* '#' stands for its parent's level as well [MQTT-4.7.1-2]. */
+    if (v->hash != NULL && !hit_node(s, v->hash)) {
+        return false;
+    }
+    if (v->at.level == s->nlabels) {
+        return hit_node(s, v->at.node);
+    }
+    push(s, v->plus, v->at.level + 1);
+    if (v->literal != 0) {
+        key = (struct child_key){v->at.node, &s->labels[v->at.level]};
+        push(s, table_find(&s->tree->nodes, v->literal, child_eq, &key), v->at.level + 1);
+    }
+    return true;
+}
+
+/* Nodes of one level, up to s->together of them, the deepest first. */
+static uint32_t take_wave(struct search *s, struct visit *v)
+{
+    uint32_t level = s->stack[s->depth - 1].level;
+    bool alone = s->depth == 1;
+    uint32_t n = 0;
+
+    while (n < s->together && s->depth > 0 && s->stack[s->depth - 1].level == level) {
+        visit_begin(s, &v[n++], s->stack[--s->depth], alone);
+    }
+    return n;
+}
+
 static bool search_run(struct search *s)
 {
-    size_t depth = 0;
-    bool wild = !s->is_dollar;
+    struct visit v[TOGETHER];
 
-    s->stack[depth++] = (struct step){s->tree->root, 0};
-    while (depth > 0) {
-        struct step at = s->stack[--depth];
-        const struct tree_node *hash = wild ? wild_child(&at.node->hash) : NULL;
-        const struct tree_node *plus = wild ? wild_child(&at.node->plus) : NULL;
-        const struct tree_node *literal;
+    push(s, s->tree->root, 0);
+    while (s->depth > 0) {
+        uint32_t n = take_wave(s, v);
 
-        wild = true;
-        /* '#' stands for its parent's level as well [MQTT-4.7.1-2]. */
-        if (hash != NULL && !hit_node(s, hash)) {
-            return false;
+        for (uint32_t i = 0; n > 1 && i < n; i++) {
+            if (v[i].literal != 0) {
+                table_fetch_item(&s->tree->nodes, v[i].literal);
+            }
         }
-        if (at.level == s->nlabels) {
-            if (!hit_node(s, at.node)) {
+        for (uint32_t i = 0; i < n; i++) {
+            if (!visit_end(s, &v[i])) {
                 return false;
             }
-            continue;
-        }
-        literal = literal_child(s->tree, at.node, &s->labels[at.level]);
-        if (plus != NULL) {
-            s->stack[depth++] = (struct step){plus, at.level + 1};
-        }
-        if (literal != NULL) {
-            s->stack[depth++] = (struct step){literal, at.level + 1};
         }
     }
     return true;
@@ -806,17 +873,24 @@ static void tally_hit(struct tally *y, unsigned entry)
     y->kinds[shard] |= (uint8_t)(entry & ENTRY_KINDS);
 }
 
-static struct match *match_alloc(uint32_t ntargets, size_t nids)
+static struct match *match_alloc(uint32_t ntargets, size_t nids, const char *topic, size_t n)
 {
     size_t head = offsetof(struct match, targets) + ntargets * sizeof(struct match_target);
+    size_t each = sizeof(uint64_t) + sizeof(uint32_t);
     struct match *m;
 
-    head = (head + 7) & ~(size_t)7; /* ids behind the targets */
-    m = malloc(head + nids * sizeof(uint64_t));
-    if (m != NULL) {
-        *m = (struct match){.ntargets = ntargets, .ids = (uint64_t *)(void *)((char *)m + head)};
-        atomic_init(&m->refs, 1);
+    head = (head + 7) & ~(size_t)7; /* behind the targets ids, hints, and the topic */
+    m = malloc(head + nids * each + n);
+    if (m == NULL) {
+        return NULL;
     }
+    m->ntargets = ntargets;
+    m->ids = (uint64_t *)(void *)((char *)m + head);
+    m->hints = (uint32_t *)(void *)(m->ids + nids);
+    memset(m->hints, 0, nids * sizeof(*m->hints));
+    m->topic = memcpy(m->hints + nids, topic, n);
+    m->topic_n = (uint32_t)n;
+    atomic_init(&m->refs, 1);
     return m;
 }
 
@@ -838,7 +912,7 @@ static void fill_targets(struct match *m, struct tally *y)
     }
 }
 
-static struct match *build(const struct hit *hits, size_t n)
+static struct match *build(const struct hit *hits, size_t n, const char *topic, size_t topic_n)
 {
     struct tally y;
     struct match *m;
@@ -848,7 +922,7 @@ static struct match *build(const struct hit *hits, size_t n)
     for (size_t i = 0; i < n; i++) {
         tally_hit(&y, hits[i].entry);
     }
-    m = match_alloc(y.nshards, n);
+    m = match_alloc(y.nshards, n, topic, topic_n);
     if (m == NULL) {
         return NULL;
     }
@@ -859,30 +933,33 @@ static struct match *build(const struct hit *hits, size_t n)
     return m;
 }
 
-static uint64_t search_generation(const struct search *s)
+static uint64_t search_key(const struct search *s)
 {
     uint64_t second = s->nlabels > 1 ? s->labels[1].hash : END_OF_TOPIC;
 
-    return tree_generation_at(s->tree, generation_key(s->labels[0].hash, second, s->is_dollar));
+    return generation_key(s->labels[0].hash, second, s->is_dollar);
 }
 
 struct match *tree_match(const struct tree *t, const char *topic, size_t n)
 {
     struct match *m = NULL;
     uint64_t generation = 0;
+    uint64_t key = 0;
     struct search s;
 
     if (search_init(&s, t, topic, n)) {
         /* Before the walk: a change in between makes the match look old; a match that misses it
          * never looks new. */
-        generation = search_generation(&s);
+        key = search_key(&s);
+        generation = tree_generation_at(t, key);
         if (search_run(&s)) {
-            m = build(s.hits, s.nhits);
+            m = build(s.hits, s.nhits, topic, n);
         }
     }
     search_fini(&s);
     if (m != NULL) {
         m->generation = generation;
+        m->generation_key = key;
     }
     return m;
 }

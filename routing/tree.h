@@ -25,7 +25,8 @@
 #include <stdint.h>
 
 #define TREE_MAX_SHARDS 320u /* a multiple of 64 */
-#define TREE_GROUPS     256u /* stands for the shared groups of a filter, in the place of a shard: shares.h */
+#define TREE_GROUPS                                                                                \
+    256u /* stands for the shared groups of a filter, in the place of a shard: shares.h */
 
 /* Kinds of interest, as bits. */
 enum {
@@ -68,12 +69,16 @@ struct match_target {
     uint32_t count;
 };
 
-/* Everyone interested in one topic; immutable, counted, one allocation. */
+/* Everyone interested in one topic, and its text; immutable, counted, one allocation. */
 struct match {
     _Atomic uint32_t refs;
     uint32_t ntargets;
-    uint64_t generation; /* of tree_generation() before the match was made */
-    uint64_t *ids;       /* filter ids, grouped by target */
+    uint64_t generation;     /* of tree_generation() before the match was made, */
+    uint64_t generation_key; /* and where it is */
+    uint64_t *ids;           /* filter ids, grouped by target */
+    uint32_t *hints;   /* beside ids, 0 at first: each is its target's to use, and nobody else's */
+    const char *topic; /* not NUL-terminated */
+    uint32_t topic_n;  /* bytes */
     struct match_target targets[];
 };
 

@@ -300,51 +300,69 @@ static void job_append(struct shard *sh, struct delivery *d)
     sh->jobs_last = &d->job_next;
 }
 
-/* The filters this shard still has, and how many subscriptions they hold; *busy: one of them has a
- * job. */
-static uint32_t resolve(const struct shard *sh, const struct delivery *d, struct filter_subs **f,
-                        size_t *total, bool *busy)
+/* Who is looked up for a delivery. */
+struct found {
+    struct filter_subs *f[FILTERS_MAX]; /* the first of them */
+    uint32_t n;
+    size_t total; /* subscriptions they hold */
+    bool busy;    /* one of them has a job */
+};
+
+static void note_found(struct found *found, struct filter_subs *f)
+{
+    if (f == NULL) {
+        return; /* gone since the match: skipped */
+    }
+    if (found->n < FILTERS_MAX) {
+        found->f[found->n] = f;
+    }
+    found->n++;
+    found->total += filter_subs_end(f);
+    found->busy = found->busy || filter_subs_is_pinned(f);
+}
+
+/* The filters this shard still has. */
+static void resolve(const struct shard *sh, const struct delivery *d, struct found *found)
 {
     uint32_t n;
     const uint64_t *ids = filter_ids(d, &n);
-    uint32_t found = 0;
+    uint32_t *hints = d->match->hints + d->match->targets[d->target].first;
+    struct filter_subs *f[FILTERS_MAX];
 
-    *total = 0;
-    *busy = false;
-    for (uint32_t i = 0; i < n; i++) {
-        struct filter_subs *fs = subscribers_of_filter(sh->subs, ids[i]);
-        if (fs == NULL) {
-            continue; /* gone since the match: skipped */
-        }
-        if (found < FILTERS_MAX) {
-            f[found] = fs;
-        }
-        found++;
-        *total += filter_subs_end(fs);
-        *busy = *busy || filter_subs_is_pinned(fs);
+    found->n = 0;
+    found->total = 0;
+    found->busy = false;
+    if (n == 1) {
+        note_found(found, subscribers_at_hint(sh->subs, ids[0], hints));
+        return;
     }
-    return found;
+    for (uint32_t at = 0; at < n; at += FILTERS_MAX) {
+        uint32_t some = n - at < FILTERS_MAX ? n - at : FILTERS_MAX;
+
+        subscribers_of_filters(sh->subs, ids + at, hints + at, some, f);
+        for (uint32_t i = 0; i < some; i++) {
+            note_found(found, f[i]);
+        }
+    }
 }
 
 /* True: done. False: has to go on later. */
 static bool deliver_or_pause(struct shard *sh, struct delivery *d)
 {
-    struct filter_subs *f[FILTERS_MAX];
-    size_t total;
-    bool busy;
-    uint32_t n = resolve(sh, d, f, &total, &busy);
+    struct found found;
 
-    if (n == 0) {
+    resolve(sh, d, &found);
+    if (found.n == 0) {
         return true;
     }
-    if (busy) {
+    if (found.busy) {
         return !pin_all(sh, d); /* the next ones queue behind this one as well */
     }
-    if (total <= COLLECT_MAX && n <= FILTERS_MAX) {
-        if (n == 1) {
-            single_filter(sh, d, f[0]);
+    if (found.total <= COLLECT_MAX && found.n <= FILTERS_MAX) {
+        if (found.n == 1) {
+            single_filter(sh, d, found.f[0]);
         } else {
-            collect(sh, d, f, n, (uint32_t)total);
+            collect(sh, d, found.f, found.n, (uint32_t)found.total);
         }
         return true;
     }

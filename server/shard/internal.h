@@ -588,6 +588,26 @@ struct delivery *delivery_create(struct message *m, struct match *match, uint32_
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
 
+/* ahead.c */
+#define AHEAD 5u /* messages */
+struct ahead {
+    struct span left;  /* not looked at */
+    struct span topic; /* of the packet seen last */
+    uint64_t hash[AHEAD];
+    unsigned n;
+};
+struct ahead_mail {
+    const struct mail *last; /* seen last; NULL: the end */
+    const struct mail *mail[AHEAD];
+    unsigned n;
+};
+bool ahead_is_worthwhile(const struct shard *sh);
+void ahead_begin(struct shard *sh, struct ahead *a, struct span in); /* packets, before the first */
+void ahead_step(struct shard *sh, struct ahead *a);                  /* before each */
+bool ahead_of_mail_is_worthwhile(const struct shard *sh);
+void ahead_mail_begin(struct shard *sh, struct ahead_mail *a, const struct mail *first);
+void ahead_mail_step(struct shard *sh, struct ahead_mail *a);
+
 /* share.c */
 /* To a member of the group, here or elsewhere. part: NULL, or one for whoever takes it. Borrows m.
  */

@@ -595,9 +595,14 @@ static bool may_parse(const struct shard *sh, const struct link *l)
  * used. */
 static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *want)
 {
+    bool looks_ahead = ahead_is_worthwhile(sh);
+    struct ahead ahead;
     size_t used = 0;
 
     *want = 0;
+    if (looks_ahead) {
+        ahead_begin(sh, &ahead, in);
+    }
     while (used < in.n && may_parse(sh, l)) {
         struct frame f;
         const char *why = NULL;
@@ -617,6 +622,9 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
             break;
         }
         l->last_rx_ms = (uint32_t)sh->now_ms; /* whole packets count, not bytes [MQTT-3.1.2-24] */
+        if (looks_ahead) {
+            ahead_step(sh, &ahead);
+        }
         handle_packet(sh, l, &f);
         if (l->is_paused || l->progress != NULL) {
             return used; /* not taken, or not to its end: the same packet again later */

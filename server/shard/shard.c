@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define MATCH_CACHE_SLOTS 16384u
+#define FILTERS_PER_SLOT  2u /* of the match caches of all shards together, where that is more */
 #define MAIL_PER_TURN     4096
 #define RELIEF_MS         250
 #define READERS_MAX_MS    10000 /* short of memory for so long, even readers are closed */
@@ -62,6 +63,8 @@ static void flush_outboxes(struct shard *sh)
 /* True: more is there. */
 static bool read_mail(struct shard *sh)
 {
+    bool looks_ahead = ahead_of_mail_is_worthwhile(sh);
+    struct ahead_mail ahead = {0};
     int left = MAIL_PER_TURN;
     size_t n;
 
@@ -73,6 +76,11 @@ static bool read_mail(struct shard *sh)
             if (sh->inbox == NULL) {
                 return false;
             }
+        }
+        if (looks_ahead && ahead.last == NULL) {
+            ahead_mail_begin(sh, &ahead, sh->inbox);
+        } else if (looks_ahead) {
+            ahead_mail_step(sh, &ahead);
         }
         m = (struct shard_mail *)sh->inbox;
         sh->inbox = sh->inbox->next;
@@ -488,7 +496,8 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->outboxes = calloc(b->nshards, sizeof(*sh->outboxes));
     sh->scratch = malloc(READ_SCRATCH + TOPIC_TEXT_MAX);
     sh->subs = subscribers_create(b->tree, index, rng_u64());
-    sh->cache = match_cache_create(b->tree, MATCH_CACHE_SLOTS, rng_u64());
+    sh->cache = match_cache_create(b->tree, MATCH_CACHE_SLOTS,
+                                   (size_t)FILTERS_PER_SLOT * b->nshards, rng_u64());
     if (sh->outboxes == NULL || sh->scratch == NULL || sh->subs == NULL || sh->cache == NULL ||
         !clients_init(sh) || !loop_init(&sh->loop) || !mailbox_init(&sh->mailbox) ||
         !loop_add(&sh->loop, sh->mailbox.event_fd, LOOP_READ, sh)) {

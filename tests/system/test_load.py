@@ -289,6 +289,14 @@ class Wild(LoadTest):
     def test_qos_2_every_client(self):
         self.wild("--qos", "2", matches=50)
 
+    def test_many_topics(self):
+        """So many that shards look ahead of what they handle, in packets and in mail."""
+        for qos in ("0", "1"):
+            got = self.bench("wild", "--filters", scaled(40000, 20000), "--subscribers", "50", "--publishers", "5",
+                             "--matches", "2", "--same-receivers", "--qos", qos, "--count", scaled(30000, 15000),
+                             "--window", "100")
+            self.assertEqual((got["delivered"], got["failures"]), (got["sent"] * 2, 0))
+
     def test_a_double_is_found(self):
         got = self.bench("wild", "--filters", "300", "--subscribers", "30", "--seconds", str(5 * SLOW), fails=True,
                          meddle=repeat_one)

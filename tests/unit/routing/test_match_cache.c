@@ -19,7 +19,7 @@ static struct fixture begin(size_t max_slots)
 {
     struct fixture f = {.tree = tree_create()};
 
-    f.cache = match_cache_create(f.tree, max_slots, 17);
+    f.cache = match_cache_create(f.tree, max_slots, 0, 17);
     UNIT_NEED(f.tree != NULL && f.cache != NULL);
     rcu_register();
     return f;
@@ -77,7 +77,7 @@ static void test_hit_and_stale(void)
 /* One topic is the beginning of another; both hash to anything. */
 static void test_text_is_compared(void)
 {
-    struct fixture f = begin(4); /* one set */
+    struct fixture f = begin(8); /* one set */
     uint64_t id;
 
     UNIT_NEED(tree_set(f.tree, "a", 1, 0, TREE_PLAIN, &id) != NULL);
@@ -111,32 +111,45 @@ static void test_long_topics(void)
 /* The least recently used of a set goes. */
 static void test_eviction(void)
 {
-    struct fixture f = begin(4);
+    static const char *const topics[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    struct fixture f = begin(8);
 
+    for (unsigned i = 0; i < 8; i++) {
+        get(&f, topics[i]);
+    }
     get(&f, "a");
+    get(&f, "i"); /* in b's place */
+    expect_stats(&f, 1, 9, 0);
+    get(&f, "a");
+    for (unsigned i = 2; i < 8; i++) {
+        get(&f, topics[i]);
+    }
+    get(&f, "i");
+    expect_stats(&f, 9, 9, 0);
     get(&f, "b");
-    get(&f, "c");
-    get(&f, "d");
-    get(&f, "a");
-    get(&f, "e"); /* in b's place */
-    expect_stats(&f, 1, 5, 0);
-    get(&f, "a");
-    get(&f, "c");
-    get(&f, "d");
-    get(&f, "e");
-    expect_stats(&f, 5, 5, 0);
-    get(&f, "b");
-    expect_stats(&f, 5, 6, 0);
+    expect_stats(&f, 9, 10, 0);
     end(&f);
 }
 
-static uint64_t hits_of_last_round(size_t max_slots, unsigned topics, unsigned rounds)
+/* Of the last of so many rounds of all topics; a slot for each `each` filters, of which there are
+ * `filters`. */
+static uint64_t hits_of_last_round(size_t max_slots, size_t each, unsigned filters, unsigned topics,
+                                   unsigned rounds)
 {
-    struct fixture f = begin(max_slots);
+    struct fixture f = {.tree = tree_create()};
     struct match_cache_stats st;
     uint64_t before = 0;
     char topic[32];
+    uint64_t id;
 
+    f.cache = match_cache_create(f.tree, max_slots, each, 17);
+    UNIT_NEED(f.tree != NULL && f.cache != NULL);
+    rcu_register();
+    for (unsigned i = 0; i < filters; i++) {
+        int n = snprintf(topic, sizeof(topic), "filter/%u", i);
+
+        UNIT_NEED(tree_set(f.tree, topic, (size_t)n, 0, TREE_PLAIN, &id) != NULL);
+    }
     for (unsigned r = 0; r < rounds; r++) {
         match_cache_stats(f.cache, &st);
         before = st.hits;
@@ -151,11 +164,38 @@ static uint64_t hits_of_last_round(size_t max_slots, unsigned topics, unsigned r
     return st.hits - before;
 }
 
-/* Topics that come round find the cache large enough after a while; not beyond its limit. */
+/* Topics that come round find the cache large enough after a while, also where they are many more
+ * than it held at first; not beyond its limit. */
 static void test_grows(void)
 {
-    CU_ASSERT(hits_of_last_round(1u << 16, 5000, 40) > 4800);
-    CU_ASSERT(hits_of_last_round(1u << 8, 5000, 40) < 500);
+    CU_ASSERT(hits_of_last_round(1u << 16, 0, 0, 100, 20) > 98);
+    CU_ASSERT(hits_of_last_round(1u << 16, 0, 0, 5000, 10) > 4800);
+    CU_ASSERT(hits_of_last_round(1u << 16, 0, 0, 30000, 6) > 28000);
+    CU_ASSERT(hits_of_last_round(1u << 8, 0, 0, 5000, 40) < 500);
+}
+
+/* The limit is that of the filters where they are many. */
+static void test_limit_by_filters(void)
+{
+    CU_ASSERT(hits_of_last_round(1u << 8, 2, 16384, 3000, 20) > 2800);
+    CU_ASSERT(hits_of_last_round(1u << 8, 64, 16384, 3000, 20) < 300);
+}
+
+/* What is looked up ahead is what a get finds then; looking changes nothing. */
+static void test_ahead(void)
+{
+    struct fixture f = begin(64);
+    uint64_t hash = match_cache_fetch(f.cache, "a/b", 3);
+    struct match *m;
+
+    CU_ASSERT_PTR_NULL(match_cache_peek(f.cache, hash));
+    m = get(&f, "a/b");
+    CU_ASSERT_PTR_EQUAL(match_cache_peek(f.cache, hash), m);
+    CU_ASSERT_EQUAL(match_cache_fetch(f.cache, "a/b", 3), hash);
+    CU_ASSERT_PTR_NULL(match_cache_peek(f.cache, match_cache_fetch(f.cache, "a/c", 3)));
+    expect_stats(&f, 0, 1, 0);
+    CU_ASSERT_FALSE(match_cache_is_wide(f.cache));
+    end(&f);
 }
 
 /* Never stale: after every change each cached answer equals a fresh one. */
@@ -201,5 +241,7 @@ UNIT_TESTS = {
     UNIT_TEST(long_topics)
     UNIT_TEST(eviction)
     UNIT_TEST(grows)
+    UNIT_TEST(limit_by_filters)
+    UNIT_TEST(ahead)
     UNIT_TEST(random_changes)
 UNIT_TESTS_END

@@ -135,6 +135,95 @@ static void test_delivery_lookup(void)
     end(&f);
 }
 
+static void note_owner(uint64_t owner)
+{
+    CU_ASSERT(owner >= 1);
+}
+
+/*
+ * 1000 filters, found by id and then by hint; a hint whose filter has gone, whose place somebody
+ * else has or whose memory was given back leads nowhere.
+ */
+static void test_hints(void)
+{
+    enum { N = 1000 };
+    struct fixture f = begin();
+    struct sub_owner o = {0};
+    uint64_t ids[N];
+    uint32_t hints[N] = {0};
+    struct filter_subs *first[N];
+    struct filter_subs *again[N];
+    struct sub *subs[N];
+    char text[16];
+
+    for (unsigned i = 0; i < N; i++) {
+        (void)snprintf(text, sizeof(text), "f/%u", i);
+        subs[i] = put(&f, &o, i + 1, text, &plain, SUBS_NEW);
+        ids[i] = filter_subs_id(subs[i]->filter);
+    }
+    subscribers_of_filters(f.subs, ids, hints, N, first);
+    subscribers_of_filters(f.subs, ids, hints, N, again);
+    for (unsigned i = 0; i < N; i++) {
+        CU_ASSERT_PTR_EQUAL(first[i], subs[i]->filter);
+        CU_ASSERT_PTR_EQUAL(again[i], first[i]);
+        CU_ASSERT(hints[i] != 0);
+    }
+    for (unsigned step = SUBS_FETCH_FILTER; step <= SUBS_FETCH_OWNER; step++) {
+        subscribers_fetch(f.subs, ids, hints, N, (enum subs_fetch)step, note_owner);
+    }
+    for (unsigned i = 0; i < N; i++) { /* all but the first ten and every hundredth */
+        if (i >= 10 && i % 100 != 0) {
+            subscribers_remove(f.subs, &o, subs[i]);
+        }
+    }
+    for (unsigned i = 0; i < 300; i++) { /* others in some of their places */
+        (void)snprintf(text, sizeof(text), "g/%u", i);
+        put(&f, &o, i + 1, text, &plain, SUBS_NEW);
+    }
+    subscribers_of_filters(f.subs, ids, hints, N, again);
+    for (unsigned i = 0; i < N; i++) {
+        CU_ASSERT_PTR_EQUAL(again[i], i >= 10 && i % 100 != 0 ? NULL : first[i]);
+    }
+    end(&f);
+}
+
+/* Slabs of filters that have gone are given back; hints into them lead nowhere. */
+static void test_slabs_are_given_back(void)
+{
+    struct fixture f = begin();
+    struct sub_owner o = {0};
+    size_t few;
+    char text[16];
+    struct filter_subs *found;
+    uint64_t id = 0;
+    uint32_t hint = 0;
+
+    put(&f, &o, 1, "stays", &plain, SUBS_NEW);
+    few = subscribers_bytes(f.subs);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < 5000; i++) {
+            (void)snprintf(text, sizeof(text), "f/%u", i);
+            put(&f, &o, 2, text, &plain, SUBS_NEW);
+        }
+        CU_ASSERT(subscribers_bytes(f.subs) > few + 5000u * (sizeof(struct sub) + 48));
+        id = filter_subs_id(o.first->filter);
+        hint = 0;
+        subscribers_of_filters(f.subs, &id, &hint, 1, &found);
+        CU_ASSERT_PTR_EQUAL(found, o.first->filter);
+        while (o.count > 1) {
+            subscribers_remove(f.subs, &o, o.first);
+            rcu_quiescent();
+        }
+        CU_ASSERT(subscribers_bytes(f.subs) < few + 50000);
+        for (unsigned step = SUBS_FETCH_FILTER; step <= SUBS_FETCH_OWNER; step++) {
+            subscribers_fetch(f.subs, &id, &hint, 1, (enum subs_fetch)step, note_owner);
+        }
+        subscribers_of_filters(f.subs, &id, &hint, 1, &found);
+        CU_ASSERT_PTR_NULL(found);
+    }
+    end(&f);
+}
+
 /* Plain while anybody is, durable while anybody is, and gone with the last one. */
 static void test_kinds(void)
 {
@@ -395,6 +484,8 @@ static void test_destroy(void)
 UNIT_TESTS = {
     UNIT_TEST(put_and_replace)
     UNIT_TEST(delivery_lookup)
+    UNIT_TEST(hints)
+    UNIT_TEST(slabs_are_given_back)
     UNIT_TEST(kinds)
     UNIT_TEST(pins)
     UNIT_TEST(pinned_to_the_end)

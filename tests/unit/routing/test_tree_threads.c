@@ -38,7 +38,7 @@ static bool has_id(const struct match *m, uint64_t id)
 static void *reader(void *arg)
 {
     struct room *r = arg;
-    struct match_cache *cache = match_cache_create(r->tree, 256, 5);
+    struct match_cache *cache = match_cache_create(r->tree, 256, 0, 5);
     uint64_t rng = 3;
     char text[WORDS_MAX];
 
@@ -204,7 +204,7 @@ static bool publish(struct fence *f, struct match_cache *cache, int delay)
 static void test_publish_meets_subscribe(void)
 {
     struct fence f = {.tree = tree_create()};
-    struct match_cache *cache = match_cache_create(f.tree, 64, 1);
+    struct match_cache *cache = match_cache_create(f.tree, 64, 0, 1);
 
     UNIT_NEED(f.tree != NULL && cache != NULL);
     for (int round = 0; round < 500; round++) {
