@@ -22,8 +22,6 @@
 
 #include <string.h>
 
-#define AHEAD 8u /* entries whose bodies are asked for in time */
-
 bool fold_is_inline(const struct gen_body *b)
 {
     return b->live == 1 && (size_t)(b->end - b->record) <= PIECE_MAX - ENTRY_HEAD;
@@ -356,17 +354,6 @@ static bool has_live(const struct gen_session *gs)
     return gs->olds.n > 0;
 }
 
-/* Bodies lie scattered, each a miss for what says where and one for its bytes. */
-static void look_ahead(const struct gen_entries *puts, uint32_t i)
-{
-    if (i + 2 * AHEAD < puts->n) {
-        __builtin_prefetch(puts->v[i + 2 * AHEAD].born);
-    }
-    if (i + AHEAD < puts->n && puts->v[i + AHEAD].born != NULL) {
-        __builtin_prefetch(puts->v[i + AHEAD].born->record);
-    }
-}
-
 /* Changes of older entries and new entries, in the order of seq. */
 static int merge_all(struct merge *m, const struct gen_session *gs)
 {
@@ -378,7 +365,6 @@ static int merge_all(struct merge *m, const struct gen_session *gs)
         if (put == gs->puts.n || (old < gs->olds.n && gs->olds.v[old].seq <= gs->puts.v[put].seq)) {
             rc = fold_entry(m, &gs->olds.v[old++]);
         } else {
-            look_ahead(&gs->puts, put);
             rc = fold_entry(m, &gs->puts.v[put++]);
         }
     }
