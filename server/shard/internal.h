@@ -23,6 +23,7 @@
 #include "server/codec/publish.h"
 #include "server/codec/subscribe.h"
 #include "server/net/loop.h"
+#include "server/shard/lodge.h"
 #include "server/shard/shard.h"
 
 #include <assert.h>
@@ -73,6 +74,24 @@ struct sub_progress;
 struct shard_mail {
     struct mail mail;
     void (*fn)(struct shard *sh, struct shard_mail *m); /* runs on the receiver's thread, owns m */
+};
+
+/* ---- which thread runs a shard, see lodge.h ---- */
+
+enum lodge_place { LODGE_HOME, LODGE_ASKED, LODGE_AWAY };
+
+struct lodge {
+    struct lodge_gauge gauge;
+    _Atomic uint32_t load; /* the host's in its last period; relaxed: a hint that may lag */
+    struct shard **guests; /* the host's; room for all */
+    unsigned nguests;
+    bool has_events; /* a guest's epoll set is ready */
+    int64_t turn_ms; /* when a guest had its last turn */
+    pthread_mutex_t lock;
+    pthread_cond_t moved; /* `place` or `stop` of the shard did */
+    enum lodge_place place;
+    struct shard_mail ask; /* to the host */
+    bool asking;           /* under lock: the mail has not been read yet */
 };
 
 /* ---- answers in their order ---- */
@@ -377,6 +396,7 @@ struct shard {
     _Atomic bool stop; /* release by shard_ask_to_stop(), acquire by the thread */
     pthread_t thread;
     bool started;
+    struct lodge lodge;
     int64_t now_ms;
     struct loop loop;
     struct mailbox mailbox;
@@ -428,6 +448,21 @@ struct shard {
     uint64_t nmessages; /* under way to sessions: in memory, or asked for */
     uint8_t *scratch;   /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
+
+/* What a guest's epoll set is called in its host's: no connection and no shard lies at odd
+ * addresses. */
+static inline void *shard_tag(struct shard *sh)
+{
+    return (char *)sh + 1;
+}
+static inline bool is_shard_tag(const void *tag)
+{
+    return ((uintptr_t)tag & 1) != 0;
+}
+static inline struct shard *shard_of_tag(void *tag)
+{
+    return (struct shard *)(void *)((char *)tag - 1);
+}
 
 /* shard.c */
 void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m);

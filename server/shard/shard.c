@@ -372,24 +372,63 @@ static int wait_ms(struct shard *sh)
     return held >= 0 && (ms < 0 || held < ms) ? held : ms;
 }
 
-static int wait_events(struct shard *sh)
+/* Of all shards that this thread runs. */
+static int longest_wait_ms(struct shard *sh)
 {
     int ms = wait_ms(sh);
+
+    for (unsigned i = 0; i < sh->lodge.nguests && ms != 0; i++) {
+        struct shard *guest = sh->lodge.guests[i];
+        int own;
+        guest->now_ms = sh->now_ms; /* it had no turn if there was nothing to do */
+        own = wait_ms(guest);
+        ms = own >= 0 && (ms < 0 || own < ms) ? own : ms;
+    }
+    return ms;
+}
+
+/* Arms the mailboxes of all shards that this thread runs; false: one holds mail. */
+static bool prepare_sleep(struct shard *sh)
+{
+    bool sleep = mailbox_prepare_sleep(&sh->mailbox);
+
+    for (unsigned i = 0; i < sh->lodge.nguests && sleep; i++) {
+        sleep = mailbox_prepare_sleep(&sh->lodge.guests[i]->mailbox);
+    }
+    return sleep;
+}
+
+/* The guests' mailboxes; its own is the turn's. Before any turn: what shards of one thread push to
+ * each other wakes nobody. */
+static void guests_awake(struct shard *sh)
+{
+    for (unsigned i = 0; i < sh->lodge.nguests; i++) {
+        mailbox_awake(&sh->lodge.guests[i]->mailbox, false);
+    }
+}
+
+static int wait_events(struct shard *sh)
+{
+    int ms = longest_wait_ms(sh);
     int n;
 
+    sh->lodge.gauge.waits++;
     if (ms == 0) {
         n = loop_wait(&sh->loop, 0);
         rcu_quiescent();
         return n;
     }
-    if (!mailbox_prepare_sleep(&sh->mailbox)) {
+    if (!prepare_sleep(sh)) {
         mailbox_awake(&sh->mailbox, false);
+        guests_awake(sh);
         rcu_quiescent();
         return loop_wait(&sh->loop, 0);
     }
+    sh->lodge.gauge.sleeps++;
     rcu_offline();
     n = loop_wait(&sh->loop, ms);
     rcu_online();
+    guests_awake(sh);
     return n;
 }
 
@@ -408,9 +447,9 @@ static void take_config(struct shard *sh)
     }
 }
 
-static void turn(struct shard *sh)
+/* Of the n events of its loop, and of everything else. */
+static void take_turn(struct shard *sh, int n)
 {
-    int n = wait_events(sh);
     bool mail = false;
     bool left;
 
@@ -420,6 +459,8 @@ static void turn(struct shard *sh)
         struct epoll_event *ev = &sh->loop.events[i];
         if (ev->data.ptr == sh) {
             mail = true;
+        } else if (is_shard_tag(ev->data.ptr)) {
+            shard_of_tag(ev->data.ptr)->lodge.has_events = true;
         } else {
             note_event(sh, ev->data.ptr, ev->events);
         }
@@ -455,6 +496,46 @@ static void turn(struct shard *sh)
     sh->work_left = left || sh->doomed != NULL || sh->ready != NULL || sh->jobs != NULL;
 }
 
+static void turn(struct shard *sh)
+{
+    take_turn(sh, wait_events(sh));
+}
+
+static void guest_turn(struct shard *guest)
+{
+    int n = guest->lodge.has_events ? loop_wait(&guest->loop, 0) : 0;
+
+    guest->lodge.has_events = false;
+    take_turn(guest, n);
+    guest->lodge.turn_ms = guest->now_ms;
+}
+
+/* Time alone is a reason as well: what it paused waits for that, however busy its host is. */
+static bool has_turn(struct shard *guest)
+{
+    return guest->lodge.has_events || mailbox_depth(&guest->mailbox) > 0 ||
+           guest->now_ms - guest->lodge.turn_ms >= TIMER_TICK_MS || wait_ms(guest) == 0;
+}
+
+static void guests_turns(struct shard *sh)
+{
+    unsigned i = 0;
+
+    while (i < sh->lodge.nguests) {
+        struct shard *guest = sh->lodge.guests[i];
+        /* acquire: as in run(). */
+        if (atomic_load_explicit(&guest->stop, memory_order_acquire)) {
+            lodge_send_home(sh, i);
+            continue;
+        }
+        guest->now_ms = sh->now_ms;
+        if (has_turn(guest)) {
+            guest_turn(guest);
+        }
+        i++;
+    }
+}
+
 static void *run(void *arg)
 {
     struct shard *sh = arg;
@@ -466,7 +547,10 @@ static void *run(void *arg)
     /* acquire: partner of the release in shard_ask_to_stop(). */
     while (!atomic_load_explicit(&sh->stop, memory_order_acquire)) {
         turn(sh);
+        guests_turns(sh);
+        lodge_look(sh);
     }
+    lodge_end(sh);
     rcu_unregister();
     return NULL;
 }
@@ -499,8 +583,8 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->cache = match_cache_create(b->tree, MATCH_CACHE_SLOTS,
                                    (size_t)FILTERS_PER_SLOT * b->nshards, rng_u64());
     if (sh->outboxes == NULL || sh->scratch == NULL || sh->subs == NULL || sh->cache == NULL ||
-        !clients_init(sh) || !loop_init(&sh->loop) || !mailbox_init(&sh->mailbox) ||
-        !loop_add(&sh->loop, sh->mailbox.event_fd, LOOP_READ, sh)) {
+        !clients_init(sh) || !lodge_init(sh) || !loop_init(&sh->loop) ||
+        !mailbox_init(&sh->mailbox) || !loop_add(&sh->loop, sh->mailbox.event_fd, LOOP_READ, sh)) {
         shard_destroy(sh);
         return NULL;
     }
@@ -542,6 +626,7 @@ void shard_ask_to_stop(struct shard *sh)
         m->fn = wake_up;
         shard_push_now(sh, m);
     }
+    lodge_stop(sh);
 }
 
 void shard_join(struct shard *sh)
@@ -625,6 +710,7 @@ void shard_destroy(struct shard *sh)
         mailbox_fini(&sh->mailbox);
     }
     loop_fini(&sh->loop);
+    lodge_fini(sh);
     outq_free_spare(sh);
     free(sh->outboxes);
     free(sh->copies);

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "server/shard/lodge.h"
+
+/* Thousandths of a processor. The distance between the two keeps shards from going back and forth:
+ * together they cost less than apart. */
+#define FITS_LOAD    450u
+#define FULL_LOAD    650u
+#define PRESSED_LOAD 300u
+#define CALM_PERIODS 3  /* before it asks */
+#define SENT_HOME    32 /* periods before it counts calm ones again */
+
+void lodge_gauge_begin(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns)
+{
+    g->since_ms = now_ms;
+    g->cpu_ns = cpu_ns;
+    g->waits = 0;
+    g->sleeps = 0;
+}
+
+uint32_t lodge_gauge_end(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns, bool *pressed)
+{
+    const int64_t ms = now_ms - g->since_ms;
+    const int64_t ns = cpu_ns - g->cpu_ns;
+    const uint32_t load = ms <= 0 || ns <= 0 ? 0 : (uint32_t)(ns / ms / 1000);
+
+    /* Work was there nearly whenever it looked: it would do more if it got the processor. */
+    *pressed = load > PRESSED_LOAD && g->sleeps < g->waits / 8;
+    lodge_gauge_begin(g, now_ms, cpu_ns);
+    return load;
+}
+
+bool lodge_fits(struct lodge_gauge *g, uint32_t load, uint32_t host_load)
+{
+    if (g->calm >= 0 && load + host_load > FITS_LOAD) {
+        g->calm = 0;
+        return false;
+    }
+    g->calm++;
+    if (g->calm < CALM_PERIODS) {
+        return false;
+    }
+    g->calm = 0;
+    return true;
+}
+
+bool lodge_is_full(uint32_t load, bool pressed)
+{
+    return load > FULL_LOAD || pressed;
+}
+
+void lodge_gauge_sent_home(struct lodge_gauge *g)
+{
+    g->calm = -SENT_HOME;
+}

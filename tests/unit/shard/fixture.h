@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fixture.h - real shards in a test program, with clients on socket pairs or without a socket. It
+ * includes shard.c, for turn(), and handle_connect.c: include it once in a program.
+ */
+#ifndef NOCTULE_TESTS_SHARD_FIXTURE_H
+#define NOCTULE_TESTS_SHARD_FIXTURE_H
+
+#include "server/config.h"
+#include "tests/support/unit.h"
+
+/* For turn(). */
+#include "server/shard/shard.c"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Connections without a descriptor have nothing to wait for. */
+static bool loop_add_if_any(struct loop *lp, int fd, uint32_t events, void *tag)
+{
+    return fd < 0 || loop_add(lp, fd, events, tag);
+}
+#define loop_add loop_add_if_any
+#include "server/shard/handle_connect.c"
+#undef loop_add
+
+static const char config_text[] = "listener 1883\n"
+                                  "allow_anonymous true\n"
+                                  "shards 1\n"
+                                  "sys_interval 0\n"
+                                  "log_dest none\n";
+
+/* ---- the broker ---- */
+
+#define SHARDS 2u /* for those that no thread turns */
+
+struct fixture {
+    struct broker_shared shared;
+    struct shard *shards[SHARDS];
+    struct listener listener;
+    struct config *config;
+    uint64_t stamp;
+};
+
+static void open_shards(struct fixture *f, unsigned n)
+{
+    struct broker_shared *s = &f->shared;
+    char err[256];
+
+    *f = (struct fixture){0};
+    UNIT_NEED(config_parse(config_text, strlen(config_text), "test", NULL, &f->config, err,
+                           sizeof(err)) == 0);
+    atomic_init(&s->config, f->config);
+    atomic_init(&f->listener.conf, &f->config->listeners[0]);
+    s->clock = &clock_system;
+    s->tree = tree_create();
+    s->retained = retained_create(64, 0, 0, 1);
+    s->shards = f->shards;
+    s->nshards = n;
+    rcu_register();
+    UNIT_NEED(s->tree != NULL && s->retained != NULL);
+    s->shares = shares_create(s->tree, n);
+    UNIT_NEED(s->shares != NULL && store_open_memory(0, &s->store) == ST_OK);
+    for (unsigned i = 0; i < n; i++) {
+        f->shards[i] = shard_create(s, i);
+        UNIT_NEED(f->shards[i] != NULL);
+    }
+}
+
+static void close_shards(struct fixture *f)
+{
+    for (unsigned i = 0; i < f->shared.nshards; i++) {
+        shard_close_clients(f->shards[i], RC_SERVER_SHUTTING_DOWN);
+        shard_forget_store(f->shards[i]);
+        shard_drain_mail(f->shards[i]);
+    }
+    store_close(&f->shared.store);
+    for (unsigned i = 0; i < f->shared.nshards; i++) {
+        shard_destroy(f->shards[i]);
+    }
+    shares_destroy(f->shared.shares);
+    retained_destroy(f->shared.retained);
+    rcu_unregister();
+    tree_destroy(f->shared.tree);
+    config_free(&f->config);
+}
+
+/* A client whose CONNECT is followed by a SUBSCRIBE, unless filter is NULL; to the shard of its
+ * id. */
+static void give(struct fixture *f, int fd, const struct transport *tr, const char *id,
+                 const char *filter)
+{
+    struct shard *sh = f->shards[broker_shard_of(&f->shared, span_str(id))];
+    struct handover *h = calloc(1, sizeof(*h));
+    struct connect c = {.version = MQTT_3_1_1, .clean = true, .client_id = span_str(id)};
+    const char *why;
+    struct frame frame;
+
+    UNIT_NEED(h != NULL);
+    h->bytes = malloc(256);
+    UNIT_NEED(h->bytes != NULL);
+    h->bytes_n = h->connect_n = connect_encode(h->bytes, 128, &c);
+    UNIT_NEED(frame_next(span_of(h->bytes, h->bytes_n), 256, &frame, &why) == FRAME_OK);
+    UNIT_NEED(connect_decode(&h->connect, frame.body, &why) == DEC_OK);
+    if (filter != NULL) {
+        struct subscribe_item item = {.filter = span_str(filter)};
+        h->bytes_n +=
+            subscribe_encode(h->bytes + h->bytes_n, 128, MQTT_3_1_1, 1, SPAN_NULL, &item, 1);
+    }
+    h->client_id = h->connect.client_id;
+    h->listener = &f->listener;
+    h->peer.family = AF_UNIX;
+    h->stamp = ++f->stamp;
+    atomic_fetch_add_explicit(&f->listener.connections, 1, memory_order_relaxed);
+    conn_init(&h->conn, fd, tr);
+    shard_give(sh, h);
+}
+
+/* ---- clients ---- */
+
+static int connect_pair(struct fixture *f, const char *id, const char *filter)
+{
+    int pair[2];
+
+    UNIT_NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    give(f, pair[0], &transport_tcp, id, filter);
+    return pair[1];
+}
+
+static size_t message(uint8_t *p, const char *topic)
+{
+    struct publish m = {.topic = span_str(topic), .payload = span_str("payload.")};
+    size_t id_at;
+    size_t n = publish_encode_head(p, &m, SPAN_NULL, MQTT_3_1_1, &id_at);
+
+    memcpy(p + n, m.payload.p, m.payload.n);
+    return n + m.payload.n;
+}
+
+/* The k-th client id that belongs to the shard. */
+static void id_of(const struct fixture *f, unsigned shard, unsigned k, char *id, size_t cap)
+{
+    for (unsigned i = 0;; i++) {
+        (void)snprintf(id, cap, "c%u-%u", k, i);
+        if (broker_shard_of(&f->shared, span_str(id)) == shard) {
+            return;
+        }
+    }
+}
+
+#endif
