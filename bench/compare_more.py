@@ -74,14 +74,17 @@ def shard_cpu(broker):
 
 def crossing_pair(o, broker, arguments):
     """CPU of a pair whose ends are in different shards: client ids are dealt out by a secret hash, so tried until both
-    shards have work."""
+    shards' threads have work. Shards with little to do share a thread; then half of the pairs tried have crossed, and
+    the figure is the median of the dearer half."""
+    tried = []
     for _ in range(TRIES):
         before = shard_cpu(broker)
         cpu = get(run(o, broker, arguments, o.seconds / 2), CPU)
         worked = sorted(ns - before[name] for name, ns in shard_cpu(broker).items())
         if cpu is None or worked[0] * 10 > worked[-1]:
             return cpu
-    return None
+        tried.append(cpu)
+    return statistics.median(sorted(tried)[TRIES // 2:])
 
 
 def crossing(o):
@@ -163,10 +166,14 @@ def at_half(o, qos, load, most):
 
 def flat(o):
     few, many = "p2p -n 50 -q 1 -w 10", "p2p -n 9500 -q 1 -w 10"
+    few_open, many_open = "p2p -n 50 -q 1 --rate 20000", "p2p -n 9500 -q 1 --rate 20000"
     floor = {"few (relay without logic)": ("floor", few), "many (relay without logic)": ("floor", many)}
     wild = "wild --filters %d -S 100 -P 10 --matches 10 -q 0 -w 50"
     return [grown(o, "100 and 19,000 connections, all of them busy, QoS 1, window 10",
                   {"few": ("noctule", few), "many": ("noctule", many), **floor}),
+            grown(o, "100 and 19,000 connections, 20,000 messages a second over all of them, QoS 1, open loop",
+                  {"few": ("noctule", few_open), "many": ("noctule", many_open),
+                   "few (relay without logic)": ("floor", few_open), "many (relay without logic)": ("floor", many_open)}),
             beside_idle(o),
             grown(o, "100 and 1,000,000 filters on 100 clients, 10 matches, QoS 0, window 50, the same 10 topics",
                   {"few": ("noctule", wild % 100), "many": ("noctule", wild % 1000000 + " --topics 10")}),

@@ -87,6 +87,8 @@ struct lodge {
     unsigned nguests;
     bool has_events; /* a guest's epoll set is ready */
     int64_t turn_ms; /* when a guest had its last turn */
+    uint32_t turns;  /* of this period, that had events or mail */
+    bool was_full;   /* under lock: why it was sent home */
     pthread_mutex_t lock;
     pthread_cond_t moved; /* `place` or `stop` of the shard did */
     enum lodge_place place;

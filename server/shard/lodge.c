@@ -56,13 +56,14 @@ static void let_in(struct shard *host, struct shard_mail *m)
             host->lodge.guests[host->lodge.nguests++] = sh;
         } else {
             lg->place = LODGE_HOME;
+            lg->was_full = true;
             pthread_cond_signal(&lg->moved);
         }
     }
     pthread_mutex_unlock(&lg->lock);
 }
 
-void lodge_send_home(struct shard *host, unsigned guest)
+static void send_home(struct shard *host, unsigned guest, bool full)
 {
     struct shard *sh = host->lodge.guests[guest];
     struct lodge *lg = &sh->lodge;
@@ -71,14 +72,50 @@ void lodge_send_home(struct shard *host, unsigned guest)
     host->lodge.guests[guest] = host->lodge.guests[--host->lodge.nguests];
     pthread_mutex_lock(&lg->lock);
     lg->place = LODGE_HOME;
+    lg->was_full = full;
     pthread_cond_signal(&lg->moved);
     pthread_mutex_unlock(&lg->lock);
 }
 
+static void send_all_home(struct shard *host, bool full)
+{
+    while (host->lodge.nguests > 0) {
+        send_home(host, 0, full);
+    }
+}
+
+void lodge_send_home(struct shard *host, unsigned guest)
+{
+    send_home(host, guest, false);
+}
+
 void lodge_end(struct shard *sh)
 {
-    while (sh->lodge.nguests > 0) {
-        lodge_send_home(sh, 0);
+    send_all_home(sh, false);
+}
+
+/* Of its own and its guests, those that had work in this period; the next one begins. */
+static unsigned count_active(struct shard *host, uint32_t waits)
+{
+    unsigned n = lodge_is_active(host->lodge.turns, waits);
+
+    host->lodge.turns = 0;
+    for (unsigned i = 0; i < host->lodge.nguests; i++) {
+        struct lodge *lg = &host->lodge.guests[i]->lodge;
+        n += lodge_is_active(lg->turns, waits);
+        lg->turns = 0;
+    }
+    return n;
+}
+
+static void look_at_guests(struct shard *host, uint32_t load, bool pressed, uint32_t waits)
+{
+    const unsigned active = count_active(host, waits);
+
+    if (lodge_is_full(load, pressed)) {
+        send_all_home(host, true);
+    } else if (lodge_is_lonely(&host->lodge.gauge, active)) {
+        send_all_home(host, false);
     }
 }
 
@@ -128,13 +165,14 @@ static void lodge(struct shard *sh)
     shard_push_now(host, &lg->ask);
     stay_away(sh);
     rcu_online();
-    lodge_gauge_sent_home(&lg->gauge);
+    lodge_gauge_sent_home(&lg->gauge, lg->was_full);
     lodge_gauge_begin(&lg->gauge, sh->now_ms, thread_cpu_ns());
 }
 
 void lodge_look(struct shard *sh)
 {
     struct lodge_gauge *g = &sh->lodge.gauge;
+    const uint32_t waits = g->waits;
     bool pressed;
     uint32_t load;
 
@@ -144,8 +182,8 @@ void lodge_look(struct shard *sh)
     load = lodge_gauge_end(g, sh->now_ms, thread_cpu_ns(), &pressed);
     if (sh->index == 0) {
         atomic_store_explicit(&sh->lodge.load, load, memory_order_relaxed);
-        if (sh->lodge.nguests > 0 && lodge_is_full(load, pressed)) {
-            lodge_end(sh);
+        if (sh->lodge.nguests > 0) {
+            look_at_guests(sh, load, pressed, waits);
         }
         return;
     }

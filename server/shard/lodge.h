@@ -39,7 +39,8 @@ struct lodge_gauge {
     int64_t cpu_ns;  /* of the thread, then */
     uint32_t waits;  /* for events, of any kind */
     uint32_t sleeps; /* of these, with nothing to do */
-    int32_t calm;    /* periods in a row in which lodging was possible; negative: not before */
+    int32_t calm;    /* a guest's: periods in a row in which lodging was possible; negative: not
+                      * before.    A host's: those in which only one shard had work */
 };
 
 #define LODGE_PERIOD_MS 16
@@ -51,8 +52,13 @@ uint32_t lodge_gauge_end(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns, 
 bool lodge_fits(struct lodge_gauge *g, uint32_t load, uint32_t host_load);
 /* At the end of a period of a host: true: its guests should go home. */
 bool lodge_is_full(uint32_t load, bool pressed);
-/* It came home because the host was full: it does not ask again at once. */
-void lodge_gauge_sent_home(struct lodge_gauge *g);
+/* Likewise: true: for some time at most one of the shards on this thread had work, and does better
+ * on its own, with one epoll set to wait for instead of two. */
+bool lodge_is_lonely(struct lodge_gauge *g, unsigned active);
+/* Of a shard that had so many turns while its thread waited so often. */
+bool lodge_is_active(uint32_t turns, uint32_t waits);
+/* It comes home: it does not ask again at once. */
+void lodge_gauge_sent_home(struct lodge_gauge *g, bool full);
 
 /* ---- who ---- */
 

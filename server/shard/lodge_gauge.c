@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/shard/lodge.h"
 
-/* Thousandths of a processor. The distance between the two keeps shards from going back and forth:
- * together they cost less than apart. */
-#define FITS_LOAD    450u
-#define FULL_LOAD    650u
+/* Thousandths of a processor. What fits is the sum of those that are apart: together they cost a
+ * third less, at such loads, so the two limits are further from each other than they look. */
+#define FITS_LOAD    600u
+#define FULL_LOAD    750u
 #define PRESSED_LOAD 300u
-#define CALM_PERIODS 3  /* before it asks */
-#define SENT_HOME    32 /* periods before it counts calm ones again */
+#define CALM_PERIODS 3 /* before it asks */
+#define LONE_PERIODS 3 /* before it is sent home */
+/* Periods before it counts calm ones again. */
+#define HOME_FULL 32
+#define HOME_LONE 16
 
 void lodge_gauge_begin(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns)
 {
@@ -48,7 +51,22 @@ bool lodge_is_full(uint32_t load, bool pressed)
     return load > FULL_LOAD || pressed;
 }
 
-void lodge_gauge_sent_home(struct lodge_gauge *g)
+bool lodge_is_active(uint32_t turns, uint32_t waits)
 {
-    g->calm = -SENT_HOME;
+    return turns > waits / 32;
+}
+
+bool lodge_is_lonely(struct lodge_gauge *g, unsigned active)
+{
+    g->calm = active > 1 ? 0 : g->calm + 1;
+    if (g->calm < LONE_PERIODS) {
+        return false;
+    }
+    g->calm = 0;
+    return true;
+}
+
+void lodge_gauge_sent_home(struct lodge_gauge *g, bool full)
+{
+    g->calm = full ? -HOME_FULL : -HOME_LONE;
 }

@@ -76,6 +76,7 @@ static bool read_mail(struct shard *sh)
             if (sh->inbox == NULL) {
                 return false;
             }
+            sh->lodge.turns++;
         }
         if (looks_ahead && ahead.last == NULL) {
             ahead_mail_begin(sh, &ahead, sh->inbox);
@@ -451,6 +452,7 @@ static void take_config(struct shard *sh)
 static void take_turn(struct shard *sh, int n)
 {
     bool mail = false;
+    bool own = false;
     bool left;
 
     sh->now_ms = clock_now_ms(sh->b->clock);
@@ -463,9 +465,11 @@ static void take_turn(struct shard *sh, int n)
             shard_of_tag(ev->data.ptr)->lodge.has_events = true;
         } else {
             note_event(sh, ev->data.ptr, ev->events);
+            own = true;
         }
     }
     mailbox_awake(&sh->mailbox, mail);
+    sh->lodge.turns += own;
     sh->backlog = has_backlog(sh);
     if (sh->paused != NULL) {
         resume_paused(sh);

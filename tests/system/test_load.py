@@ -440,6 +440,38 @@ class Pace(LoadTest):
             self.assertEqual((got["delivered"], got["sent"] % 21), (got["sent"] * 4, 0))
 
 
+class LittleToDo(LoadTest):
+    """Two shards, and a load that one thread carries."""
+    config = "shards 2\n"
+
+    @staticmethod
+    def shards_cpu_ns(pid):
+        """Of each shard's thread; a helper that inherited the name has less."""
+        found = {"shard-0": 0, "shard-1": 0}
+        for task in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/comm" % (pid, task)) as name, \
+                 open("/proc/%d/task/%s/schedstat" % (pid, task)) as stat:
+                name = name.read().strip()
+                if name in found:
+                    found[name] = max(found[name], int(stat.read().split()[0]))
+        return found
+
+    def test_one_thread(self):
+        """It does the work of both; nobody waits longer for that."""
+        seen = []
+
+        def meddle(broker):
+            for _ in range(2):
+                time.sleep(2)
+                seen.append(self.shards_cpu_ns(broker.pid))
+
+        got = self.bench("p2p", "--clients", "40", "--qos", "1", "--rate", "1000", "--seconds", "4.5", meddle=meddle)
+        self.assertEqual((got["delivered"], got["failures"]), (4500, 0))
+        host, guest = (seen[1][name] - seen[0][name] for name in ("shard-0", "shard-1"))
+        self.assertLess(guest, host / 4)
+        self.assertLess(got["latency_us"]["p50"], 3000 * SLOW)
+
+
 class Workers(LoadTest):
     """A run spread over processes and source addresses."""
 

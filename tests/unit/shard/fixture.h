@@ -75,6 +75,7 @@ static void open_shards(struct fixture *f, unsigned n)
 static void close_shards(struct fixture *f)
 {
     for (unsigned i = 0; i < f->shared.nshards; i++) {
+        shard_drain_mail(f->shards[i]); /* connections on their way */
         shard_close_clients(f->shards[i], RC_SERVER_SHUTTING_DOWN);
         shard_forget_store(f->shards[i]);
         shard_drain_mail(f->shards[i]);

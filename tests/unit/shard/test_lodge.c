@@ -16,10 +16,10 @@ static bool is_full_now(void)
 }
 
 #undef LODGE_PERIOD_MS
-#define LODGE_PERIOD_MS              1
-#define lodge_gauge_sent_home(g)     ((void)(g))
-#define lodge_fits(g, load, host)    ((void)(load), (void)(host), true)
-#define lodge_is_full(load, pressed) ((void)(load), (void)(pressed), is_full_now())
+#define LODGE_PERIOD_MS                1
+#define lodge_gauge_sent_home(g, full) ((void)(g), (void)(full))
+#define lodge_fits(g, load, host)      ((void)(load), (void)(host), true)
+#define lodge_is_full(load, pressed)   ((void)(load), (void)(pressed), is_full_now())
 #include "server/shard/lodge.c"
 #undef lodge_fits
 #undef lodge_is_full

@@ -56,7 +56,7 @@ static void test_fits(void)
 
     CU_ASSERT_EQUAL(asks_after(&g, 0, 0, 1000), 3);
     CU_ASSERT_EQUAL(asks_after(&g, 200, 200, 1000), 3);
-    CU_ASSERT_EQUAL(asks_after(&g, 300, 300, 1000), 0);
+    CU_ASSERT_EQUAL(asks_after(&g, 400, 300, 1000), 0);
     CU_ASSERT_EQUAL(asks_after(&g, 0, 900, 1000), 0);
     CU_ASSERT_EQUAL(asks_after(&g, 900, 0, 1000), 0);
 }
@@ -77,14 +77,31 @@ static void test_sent_home(void)
     struct lodge_gauge g = {0};
     unsigned periods;
 
-    lodge_gauge_sent_home(&g);
+    lodge_gauge_sent_home(&g, true);
     periods = asks_after(&g, 0, 0, 1000);
     CU_ASSERT(periods * LODGE_PERIOD_MS >= 500 && periods * LODGE_PERIOD_MS <= 1000);
+    lodge_gauge_sent_home(&g, false);
+    CU_ASSERT(asks_after(&g, 0, 0, 1000) < periods);
     CU_ASSERT_EQUAL(asks_after(&g, 0, 0, 1000), 3);
 }
 
-/* What fits does not fill, with room between: two shards that just fit may cost half as much again
- * on one thread and stay. */
+/* A guest that has its host's thread to itself, or a host whose guest has nothing to do. */
+static void test_lonely(void)
+{
+    struct lodge_gauge g = {0};
+
+    CU_ASSERT_FALSE(lodge_is_lonely(&g, 1));
+    CU_ASSERT_FALSE(lodge_is_lonely(&g, 1));
+    CU_ASSERT_FALSE(lodge_is_lonely(&g, 2)); /* it has to last */
+    CU_ASSERT_FALSE(lodge_is_lonely(&g, 1));
+    CU_ASSERT_FALSE(lodge_is_lonely(&g, 0));
+    CU_ASSERT_TRUE(lodge_is_lonely(&g, 1));
+    CU_ASSERT_TRUE(lodge_is_active(10, 100));
+    CU_ASSERT_FALSE(lodge_is_active(1, 100));
+    CU_ASSERT_FALSE(lodge_is_active(0, 0));
+}
+
+/* What just fits does not fill, even if it cost a little more together than apart. */
 static void test_no_back_and_forth(void)
 {
     struct lodge_gauge g = {0};
@@ -96,7 +113,7 @@ static void test_no_back_and_forth(void)
         }
     }
     CU_ASSERT(most > 300);
-    CU_ASSERT_FALSE(lodge_is_full(most * 4 / 3, false));
+    CU_ASSERT_FALSE(lodge_is_full(most * 6 / 5, false));
     CU_ASSERT_TRUE(lodge_is_full(900, false));
     CU_ASSERT_TRUE(lodge_is_full(most, true));
 }
@@ -108,5 +125,6 @@ UNIT_TESTS = {
     UNIT_TEST(fits)
     UNIT_TEST(has_to_last)
     UNIT_TEST(sent_home)
+    UNIT_TEST(lonely)
     UNIT_TEST(no_back_and_forth)
 UNIT_TESTS_END
