@@ -678,6 +678,7 @@ void shard_drain_mail(struct shard *sh)
     while (client_bury(sh)) {} /* what is left of a large fan-out is not for those who have gone */
     (void)deliver_jobs(sh);
     ticket_run_gone(sh);
+    flush_dirty(sh); /* also lest each of 100,000 that end is looked for in a list of them */
     reap_doomed(sh);
     ticket_flush(sh);
     flush_outboxes(sh);
