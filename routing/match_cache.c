@@ -36,6 +36,7 @@ struct match_cache {
     size_t regrets;     /* misses that a larger table would have avoided, extrapolated */
     struct match *lent; /* what the last get lent without keeping it; one reference */
     struct match *last; /* what the last get found: publishers send several to one topic */
+    uint64_t mark;      /* moves when `last` does, never 0 */
     struct match_cache_stats stats;
     uint32_t near[SHADOW], far[SHADOW]; /* hashes thrown out; 0: none */
 };
@@ -79,6 +80,7 @@ struct match_cache *match_cache_create(const struct tree *t, size_t max_slots, s
         return NULL;
     }
     c->tree = t;
+    c->mark = 1;
     c->seed = seed;
     c->max_slots = max_slots;
     c->filters_each = filters;
@@ -191,13 +193,20 @@ static void note_miss(struct match_cache *c, uint64_t hash)
     }
 }
 
+/* Also when it looks the same: another topic's match may lie where this one's was. */
+static void set_last(struct match_cache *c, struct match *m)
+{
+    c->last = m;
+    c->mark++;
+}
+
 static void evict(struct match_cache *c, const struct slot *s)
 {
     if (s->match == NULL) {
         return;
     }
     if (s->match == c->last) {
-        c->last = NULL;
+        set_last(c, NULL);
     }
     remember(c, s->hash);
     match_unref(s->match);
@@ -250,7 +259,7 @@ static struct match *keep(struct match_cache *c, uint64_t hash, struct match *m)
     evict(c, &set->slots[WAYS - 1]);
     set->slots[WAYS - 1] = (struct slot){hash, m};
     to_front(set, WAYS - 1);
-    c->last = m;
+    set_last(c, m);
     return m;
 }
 
@@ -281,7 +290,7 @@ static struct match *get_other(struct match_cache *c, const char *topic, size_t 
 
     if (s != NULL && is_valid(c, s->match)) {
         c->stats.hits++;
-        c->last = s->match;
+        set_last(c, s->match);
         return s->match;
     }
     m = tree_match(c->tree, topic, n);
@@ -294,7 +303,7 @@ static struct match *get_other(struct match_cache *c, const char *topic, size_t 
     if (m != NULL) {
         match_unref(s->match);
         s->match = m;
-        c->last = m;
+        set_last(c, m);
     }
     return m;
 }
@@ -308,6 +317,20 @@ struct match *match_cache_get(struct match_cache *c, const char *topic, size_t n
         return last;
     }
     return n > LONGEST ? uncached(c, topic, n) : get_other(c, topic, n);
+}
+
+uint64_t match_cache_mark(const struct match_cache *c)
+{
+    return c->mark;
+}
+
+struct match *match_cache_again(struct match_cache *c, uint64_t mark)
+{
+    if (mark != c->mark || c->last == NULL || !is_valid(c, c->last)) {
+        return NULL;
+    }
+    c->stats.hits++;
+    return c->last;
 }
 
 /* ---- ahead of a get ---- */

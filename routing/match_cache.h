@@ -26,6 +26,12 @@ void match_cache_destroy(struct match_cache *c);
 /* NULL: no memory. Never stale: compares generations on every hit. */
 struct match *match_cache_get(struct match_cache *c, const char *topic, size_t n);
 
+/* For who asks for one topic several times and knows that it is the same: the mark stands for what
+ * the last get found. match_cache_again() lends the same as another get would, or NULL where it
+ * has to be asked: another topic came between, or the match is not valid any more. */
+uint64_t match_cache_mark(const struct match_cache *c);
+struct match *match_cache_again(struct match_cache *c, uint64_t mark);
+
 /*
  * For who will ask later: fetch asks for the place of a topic, and answers its hash; peek looks
  * there for its match (NULL: not known; valid until the next get, and maybe stale). Nothing

@@ -60,6 +60,15 @@ void message_ref(struct message *m, uint32_t n)
     atomic_fetch_add_explicit(&m->refs, n, memory_order_relaxed);
 }
 
+void message_unref_many(struct message *m, uint32_t n)
+{
+    /* As in message_unref(). */
+    if (atomic_load_explicit(&m->refs, memory_order_acquire) == n ||
+        atomic_fetch_sub_explicit(&m->refs, n, memory_order_acq_rel) == n) {
+        free(m);
+    }
+}
+
 void message_unref(struct message *m)
 {
     /* Release: our last reads come before whoever frees. Acquire: the one that frees comes after

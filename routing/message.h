@@ -47,6 +47,7 @@ struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t 
 
 void message_ref(struct message *m, uint32_t n);
 void message_unref(struct message *m);
+void message_unref_many(struct message *m, uint32_t n);
 
 static inline const char *message_topic(const struct message *m)
 {

@@ -111,7 +111,7 @@ static void merge(struct shard *sh, struct copy *c, const struct sub *s, const s
     sh->ids[c->ids_at + c->nids++] = s->id;
 }
 
-static void give(struct shard *sh, const struct delivery *d, const struct copy *c)
+static void give(struct shard *sh, struct delivery *d, const struct copy *c)
 {
     sh->budget--;
     outq_offer(sh, d, d->msg, c);
@@ -119,8 +119,8 @@ static void give(struct shard *sh, const struct delivery *d, const struct copy *
 
 /* ---- few subscribers ---- */
 
-static void collect(struct shard *sh, const struct delivery *d, struct filter_subs *const *f,
-                    uint32_t nf, uint32_t total)
+static void collect(struct shard *sh, struct delivery *d, struct filter_subs *const *f, uint32_t nf,
+                    uint32_t total)
 {
     uint32_t n = 0;
 
@@ -153,10 +153,14 @@ static void collect(struct shard *sh, const struct delivery *d, struct filter_su
     }
 }
 
-static void single_filter(struct shard *sh, const struct delivery *d, struct filter_subs *f)
+static void single_filter(struct shard *sh, struct delivery *d, struct filter_subs *f)
 {
     size_t end = filter_subs_end(f);
 
+    if (end == 1 && d->owns) { /* who is the only one takes over the message */
+        d->owns = false;
+        d->spare = 1;
+    }
     for (size_t pos = 0; pos < end; pos++) {
         struct sub *s = filter_subs_at(f, pos);
         if (s != NULL && wants(s, d->msg)) {
@@ -215,7 +219,7 @@ static void unpin_all(struct shard *sh, struct delivery *d)
 }
 
 /* Serves s's session if filter i is the first of the message's that it is in. */
-static void give_first(struct shard *sh, const struct delivery *d, const struct sub *s,
+static void give_first(struct shard *sh, struct delivery *d, const struct sub *s,
                        const uint64_t *ids, uint32_t i, uint32_t n)
 {
     struct copy c = copy_of(sh, s, d->msg);
@@ -272,16 +276,31 @@ struct delivery *delivery_create(struct message *m, struct match *match, uint32_
     if (d == NULL) {
         return NULL;
     }
-    *d = (struct delivery){
-        .mail.fn = deliver_mail, .msg = m, .match = match, .target = target, .part = part};
+    *d = (struct delivery){.mail.fn = deliver_mail,
+                           .msg = m,
+                           .match = match,
+                           .target = target,
+                           .part = part,
+                           .owns = true};
     message_ref(m, 1);
     match_ref(match, 1);
     return d;
 }
 
+void delivery_unref(struct delivery *d)
+{
+    const uint32_t n = d->spare + d->owns;
+
+    if (n > 0) {
+        message_unref_many(d->msg, n);
+    }
+    d->spare = 0;
+    d->owns = false;
+}
+
 void delivery_free(struct delivery *d)
 {
-    message_unref(d->msg);
+    delivery_unref(d);
     match_unref(d->match);
     free(d);
 }
@@ -409,6 +428,73 @@ void deliver_mail(struct shard *sh, struct shard_mail *m)
         job_append(sh, d);
     }
 }
+
+/* ---- runs ---- */
+
+#define RUN_FIRST 3u  /* messages: with the header 64 bytes */
+#define RUN_MAX   75u /* 640 */
+
+static void run_mail(struct shard *sh, struct shard_mail *mail)
+{
+    struct run *r = (struct run *)mail;
+
+    while (r->at < r->n) {
+        struct delivery d = {
+            .msg = r->msg[r->at], .match = r->match, .target = r->target, .owns = true};
+
+        if (sh->budget <= 0) { /* goes on next turn, before what came behind it */
+            mail->mail.next = sh->inbox;
+            sh->inbox = &mail->mail;
+            return;
+        }
+        r->at++;
+        deliver_now(sh, &d);
+        delivery_unref(&d);
+    }
+    if (r->n > 1) {
+        atomic_fetch_sub_explicit(&sh->extra, r->n - 1, memory_order_relaxed);
+    }
+    match_unref(r->match);
+    free(r);
+}
+
+static struct run *run_create(struct match *match, uint32_t target, uint32_t cap)
+{
+    struct run *r = malloc(sizeof(*r) + cap * sizeof(r->msg[0]));
+
+    if (r != NULL) {
+        *r = (struct run){.mail.fn = run_mail, .match = match, .target = target, .cap = cap};
+        match_ref(match, 1);
+    }
+    return r;
+}
+
+bool run_send(struct shard *sh, struct shard *to, struct message *m, struct match *match,
+              uint32_t target)
+{
+    struct outbox *box = &sh->outboxes[to->index];
+    struct run *r = box->run;
+    uint32_t cap = RUN_FIRST;
+
+    if (r != NULL && r->match == match && r->target == target) {
+        if (r->n < r->cap) {
+            r->msg[r->n++] = m;
+            box->extra++;
+            return true;
+        }
+        cap = r->cap * 5 < RUN_MAX ? r->cap * 5 : RUN_MAX;
+    }
+    r = run_create(match, target, cap);
+    if (r == NULL) {
+        return false;
+    }
+    r->msg[r->n++] = m;
+    shard_push(sh, to, &r->mail);
+    box->run = r;
+    return true;
+}
+
+/* ---- paused work ---- */
 
 bool deliver_jobs(struct shard *sh)
 {

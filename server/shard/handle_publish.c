@@ -245,7 +245,10 @@ static void store_is_full(struct shard *sh, struct link *l, const struct publish
 
 static void route(struct shard *sh, struct link *l, const struct publish *p)
 {
-    struct route r = {.publisher = l->client, .link = l, .packet_id = p->packet_id};
+    struct route r = {.publisher = l->client,
+                      .link = l,
+                      .packet_id = p->packet_id,
+                      .known = p->topic_known && listener_conf(l->listener)->mount_point == NULL};
 
     r.msg = message_from(sh, l, p);
     if (r.msg == NULL || (p->qos == 2 && idset_add(&l->client->in_ids, p->packet_id) == NULL)) {
@@ -274,11 +277,13 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
 }
 
 /* What it was checked for depends on nothing but the configuration. */
-static void remember_topic(struct shard *sh, const struct publish *p)
+static void remember_topic(struct shard *sh, struct publish *p)
 {
     if (!p->topic_known && p->topic.n <= sizeof(sh->known_topic)) {
         memcpy(sh->known_topic, p->topic.p, p->topic.n);
         sh->known_topic_n = p->topic.n;
+        sh->known_mark = 0;
+        p->topic_known = true;
     }
 }
 

@@ -353,14 +353,30 @@ struct link {
 struct delivery {
     struct shard_mail mail;
     struct delivery *job_next;
-    struct message *msg;         /* a reference */
+    struct message *msg;
     struct match *match;         /* a reference */
     struct ticket_part *part;    /* NULL: nothing durable */
     uint32_t target;             /* in match->targets */
     uint32_t filter;             /* cursor: which of the target's filters */
     uint32_t pos, end;           /* cursor: positions in that filter */
     bool own;                    /* pushed by this very shard: counted in self_pending */
+    bool owns;                   /* a reference to msg, which its last receiver may take over */
+    uint32_t spare;              /* more of them, for its receivers to take */
     struct filter_subs **pinned; /* one for each of its filters, NULL: nobody; NULL: not pinned */
+};
+
+/*
+ * Messages of one match on their way to another shard, which delivers them one by one: publishers
+ * send several to one topic. Nothing of it is durable. While it is the last in its outbox more are
+ * added; a first one is small, those behind it have more room.
+ */
+struct run {
+    struct shard_mail mail;
+    struct match *match;   /* a reference */
+    uint32_t target;       /* in match->targets */
+    uint32_t n, cap;       /* of msg */
+    uint32_t at;           /* cursor: those before are delivered */
+    struct message *msg[]; /* a reference each */
 };
 
 /* What one session gets of a message. */
@@ -379,6 +395,8 @@ struct copy {
 struct outbox {
     struct mail *first, *last;
     size_t n;
+    struct run *run; /* the last one, if it is a run; NULL: it is not */
+    size_t extra;    /* messages in runs beyond the n items */
 };
 
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
@@ -402,9 +420,11 @@ struct shard {
     int64_t now_ms;
     struct loop loop;
     struct mailbox mailbox;
-    struct mail *inbox;      /* taken from the mailbox, not handled yet */
-    struct outbox *outboxes; /* one per shard: mail of this turn */
-    uint32_t self_pending;   /* deliveries in our own mailbox */
+    _Alignas(64) _Atomic size_t extra; /* messages in runs sent here beyond the mailbox's items and
+                                          not delivered yet; relaxed: a bound for back-pressure */
+    _Alignas(64) struct mail *inbox;   /* taken from the mailbox, not handled yet */
+    struct outbox *outboxes;           /* one per shard: mail of this turn */
+    uint32_t self_pending;             /* deliveries in our own mailbox */
     struct timer_wheel wheel;
     struct subscribers *subs;
     struct match_cache *cache;
@@ -445,6 +465,8 @@ struct shard {
     struct hold_memo memos[1024];    /* by uid; one may take another's place: it only costs time */
     uint8_t known_topic[KNOWN_TOPIC_MAX]; /* of the last PUBLISH accepted under this cfg */
     size_t known_topic_n;
+    uint64_t known_mark;   /* match_cache_mark() of its match; 0: none */
+    struct match *routed;  /* a reference to the last one, for the next message to its topic */
     struct out_msg *spare; /* for the next messages under way */
     uint32_t nspare;
     uint64_t nmessages; /* under way to sessions: in memory, or asked for */
@@ -544,8 +566,7 @@ struct outq *outq_of(struct shard *sh, struct client *c); /* makes it; NULL: no 
 void outq_free_spare(struct shard *sh);                   /* at the shard's end */
 void outq_free(struct shard *sh, struct client *c);
 /* d: NULL for replays. */
-void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
-                const struct copy *copy);
+void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const struct copy *copy);
 void outq_connected(struct shard *sh, struct client *c); /* a new connection: resume */
 void outq_pump(struct shard *sh, struct client *c); /* sends what the window and the socket allow */
 /* Hands the messages that came through shared groups to other members: those not sent, and of a
@@ -604,6 +625,7 @@ enum encode_rc {
 };
 struct encode {
     struct message *msg;
+    uint32_t *spare;     /* references to msg that may be taken over; NULL: none */
     const uint32_t *ids; /* v5 subscription identifiers */
     uint64_t group;      /* shared group, 0: none; not on the wire */
     uint32_t nids;
@@ -616,14 +638,20 @@ struct encode {
 enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct encode *e);
 
 /* deliver.c */
-void deliver_now(struct shard *sh,
-                 struct delivery *d); /* d is on the stack and lends its references */
+void deliver_now(struct shard *sh, struct delivery *d); /* d is on the stack and lends its
+                                                           references but for what its fields say */
 void deliver_mail(struct shard *sh, struct shard_mail *m);
 bool deliver_jobs(struct shard *sh);               /* true: more to do */
 bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
+/* Gives back what is left of its references to the message. */
+void delivery_unref(struct delivery *d);
+/* Without a part: to another shard, together with others of this match. The run owns a reference
+ * to m that is the caller's. False: no memory, it is still the caller's. */
+bool run_send(struct shard *sh, struct shard *to, struct message *m, struct match *match,
+              uint32_t target);
 
 /* ahead.c */
 #define AHEAD 5u /* messages */
@@ -672,10 +700,11 @@ void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 
 /* route.c */
 struct route {
-    struct message *msg;      /* a reference, consumed */
+    struct message *msg;      /* a reference, consumed; NULL: it has been handed on */
     struct client *publisher; /* NULL: none (will of an ended session) */
     struct link *link;        /* gets the answer; NULL: none */
     uint16_t packet_id;
+    bool known; /* its topic is the shard's known one */
     uint64_t
         will_of; /* a will of this stored session: its removal goes with its publication; 0: none */
     bool refused;  /* out: the store has no room; nothing was sent */

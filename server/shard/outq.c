@@ -251,7 +251,11 @@ struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encod
             memcpy(o->extra->ids, e->ids, e->nids * sizeof(uint32_t));
         }
     }
-    message_ref(e->msg, 1);
+    if (e->spare != NULL && *e->spare > 0) {
+        (*e->spare)--;
+    } else {
+        message_ref(e->msg, 1);
+    }
     o->msg = e->msg;
     o->qos = e->qos;
     o->retain = e->retain;
@@ -623,7 +627,7 @@ static void record_entry(struct shard *sh, struct client *c, struct out_msg *o,
     }
 }
 
-static void offer_acknowledged(struct shard *sh, const struct delivery *d, struct client *c,
+static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
                                const struct encode *e)
 {
     bool kept = d != NULL && d->part != NULL && c->durable && c->stored;
@@ -714,11 +718,11 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
     q->queued_qos0++;
 }
 
-void outq_offer(struct shard *sh, const struct delivery *d, struct message *m,
-                const struct copy *copy)
+void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const struct copy *copy)
 {
     struct client *c = copy->client;
     struct encode e = {.msg = m,
+                       .spare = d == NULL ? NULL : &d->spare,
                        .ids = copy->nids == 1 ? &copy->id : sh->ids + copy->ids_at,
                        .nids = copy->nids,
                        .group = copy->group,

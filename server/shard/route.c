@@ -145,14 +145,39 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
     }
 }
 
+/* With others to the same topic, and by the caller's reference if this is the last that it needs.
+ */
+static void send_in_run(struct shard *sh, struct shard *to, struct route *r, struct match *match,
+                        uint32_t target, bool last)
+{
+    struct message *m = r->msg;
+
+    if (!last) {
+        message_ref(m, 1);
+    }
+    if (run_send(sh, to, m, match, target)) {
+        r->msg = last ? NULL : m;
+        return;
+    }
+    shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    if (!last) {
+        message_unref(m);
+    }
+}
+
 /* Sends to one target. Allocates, so it may fail: then the target's subscribers miss it, counted.
  */
-static void send_to(struct shard *sh, struct message *m, struct match *match, uint32_t target,
-                    struct ticket_part *part)
+static void send_to(struct shard *sh, struct route *r, struct match *match, uint32_t target,
+                    struct ticket_part *part, bool last)
 {
     struct shard *to = sh->b->shards[match->targets[target].shard];
-    struct delivery *d = delivery_create(m, match, target, part);
+    struct delivery *d;
 
+    if (part == NULL && to != sh) {
+        send_in_run(sh, to, r, match, target, last);
+        return;
+    }
+    d = delivery_create(r->msg, match, target, part);
     if (d == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
         if (part != NULL) {
@@ -203,7 +228,9 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
 {
     const struct match_target *groups = NULL;
     uint32_t next_part = 1;
-    struct delivery own = {.msg = NULL};
+    struct ticket_part *own_part = NULL;
+    bool has_own = false;
+    uint32_t own = 0;
 
     for (uint32_t i = 0; i < match->ntargets; i++) {
         const struct match_target *target = &match->targets[i];
@@ -218,18 +245,51 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
             part->shard = sh->b->shards[target->shard];
         }
         if (target->shard != sh->index || own_by_mail) {
-            send_to(sh, r->msg, match, i, part);
+            send_to(sh, r, match, i, part, i + 1 == match->ntargets && groups == NULL && !has_own);
         } else {
-            own = (struct delivery){.msg = r->msg, .match = match, .target = i, .part = part};
+            has_own = true;
+            own = i;
+            own_part = part;
         }
     }
     if (groups != NULL) { /* after the others have their parts: what is left is theirs */
         send_groups(sh, r, match, groups, t, &next_part, own_by_mail);
     }
     finish_rest(sh, t, next_part);
-    if (own.msg != NULL) { /* last: what others have to do starts meanwhile */
-        deliver_now(sh, &own);
+    if (has_own) { /* last: what others have to do starts meanwhile */
+        struct delivery d = {
+            .msg = r->msg, .match = match, .target = own, .part = own_part, .owns = true};
+        r->msg = NULL;
+        deliver_now(sh, &d);
+        delivery_unref(&d);
     }
+}
+
+/* The match of a message, with a reference. Of several to one topic only the first asks the cache
+ * and counts a reference: the shard keeps that one for the next. */
+static struct match *match_for(struct shard *sh, const struct route *r)
+{
+    const struct message *m = r->msg;
+    struct match *match = r->known ? match_cache_again(sh->cache, sh->known_mark) : NULL;
+
+    if (match == NULL) {
+        match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
+        sh->known_mark = r->known ? match_cache_mark(sh->cache) : sh->known_mark;
+    }
+    if (match != NULL && match == sh->routed) {
+        sh->routed = NULL;
+    } else if (match != NULL) {
+        match_ref(match, 1); /* deliveries may ask the cache again */
+    }
+    return match;
+}
+
+static void keep_match(struct shard *sh, struct match *match)
+{
+    if (sh->routed != NULL) {
+        match_unref(sh->routed);
+    }
+    sh->routed = match;
 }
 
 static bool is_retained(const struct shard *sh, const struct message *m)
@@ -252,14 +312,12 @@ bool route_publish(struct shard *sh, struct route *r)
     }
     /* Read after the number was taken: a subscriber that is not in this match replays it
      * [retained.h]. */
-    match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
+    match = match_for(sh, r);
     if (match == NULL) {
         goto out;
     }
-    match_ref(match, 1); /* deliveries may ask the cache again */
     r->matched = match->ntargets > 0;
     if (!ticket_for(sh, r, match, &t)) {
-        match_unref(match);
         goto out;
     }
     m->body_id = t != NULL && t->nparts > 1 ? broker_new_id(sh->b) : 0;
@@ -289,9 +347,11 @@ bool route_publish(struct shard *sh, struct route *r)
         }
     }
     send_all(sh, r, match, t, retained || sh->self_pending > 0);
-    match_unref(match);
     ok = true;
 out:
+    if (match != NULL) {
+        keep_match(sh, match);
+    }
     if (retained) {
         /* What was pushed so far is on its way in this order; the rest of the outboxes may follow
          * later. */
@@ -303,6 +363,8 @@ out:
     if (t != NULL) {
         ticket_finish(&t->part[0]);
     }
-    message_unref(m);
+    if (r->msg != NULL) {
+        message_unref(r->msg);
+    }
     return ok;
 }

@@ -34,6 +34,7 @@ void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m)
     struct outbox *box = &sh->outboxes[to->index];
 
     m->mail.next = NULL;
+    box->run = NULL;
     if (box->first == NULL) {
         box->first = &m->mail;
     } else {
@@ -48,6 +49,9 @@ void shard_flush_outbox(struct shard *sh, struct shard *to)
     struct outbox *box = &sh->outboxes[to->index];
 
     if (box->first != NULL) {
+        if (box->extra > 0) {
+            atomic_fetch_add_explicit(&to->extra, box->extra, memory_order_relaxed);
+        }
         mailbox_push_chain(&to->mailbox, box->first, box->last, box->n);
         *box = (struct outbox){0};
     }
@@ -270,7 +274,10 @@ static void reap_doomed(struct shard *sh)
 static bool has_backlog(const struct shard *sh)
 {
     for (unsigned i = 0; i < sh->b->nshards; i++) {
-        if (i != sh->index && mailbox_depth(&sh->b->shards[i]->mailbox) > MAILBOX_HIGH) {
+        const struct shard *to = sh->b->shards[i];
+        if (i != sh->index &&
+            mailbox_depth(&to->mailbox) + atomic_load_explicit(&to->extra, memory_order_relaxed) >
+                MAILBOX_HIGH) {
             return true;
         }
     }
@@ -704,6 +711,9 @@ void shard_destroy(struct shard *sh)
         clients_fini(sh);
         replay_fini(sh);
         will_fini(sh);
+    }
+    if (sh->routed != NULL) {
+        match_unref(sh->routed);
     }
     if (sh->cache != NULL) {
         match_cache_destroy(sh->cache);
