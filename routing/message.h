@@ -49,6 +49,14 @@ void message_ref(struct message *m, uint32_t n);
 void message_unref(struct message *m);
 void message_unref_many(struct message *m, uint32_t n);
 
+/* It is needed soon, and another thread made it. */
+static inline void message_prefetch(const struct message *m)
+{
+    __builtin_prefetch(m);
+    __builtin_prefetch((const char *)m + 64);
+    __builtin_prefetch((const char *)m + 128);
+}
+
 static inline const char *message_topic(const struct message *m)
 {
     return (const char *)m->data + 2;

@@ -366,7 +366,7 @@ static void resolve(const struct shard *sh, const struct delivery *d, struct fou
 }
 
 /* True: done. False: has to go on later. */
-static bool deliver_or_pause(struct shard *sh, struct delivery *d)
+static __attribute__((noinline)) bool deliver_to_any(struct shard *sh, struct delivery *d)
 {
     struct found found;
 
@@ -390,6 +390,25 @@ static bool deliver_or_pause(struct shard *sh, struct delivery *d)
     }
     unpin_all(sh, d);
     return true;
+}
+
+/* Likewise; the usual case is one filter with few subscribers. */
+static bool deliver_or_pause(struct shard *sh, struct delivery *d)
+{
+    const struct match_target *t = &d->match->targets[d->target];
+    struct filter_subs *f;
+
+    if (t->count == 1) {
+        f = subscribers_of_filter(sh->subs, d->match->ids[t->first]);
+        if (f == NULL) {
+            return true;
+        }
+        if (!filter_subs_is_pinned(f) && filter_subs_end(f) <= COLLECT_MAX) {
+            single_filter(sh, d, f);
+            return true;
+        }
+    }
+    return deliver_to_any(sh, d);
 }
 
 void deliver_now(struct shard *sh, struct delivery *d)
@@ -448,6 +467,9 @@ static void run_mail(struct shard *sh, struct shard_mail *mail)
             return;
         }
         r->at++;
+        if (r->at + 1 < r->n) {
+            message_prefetch(r->msg[r->at + 1]);
+        }
         deliver_now(sh, &d);
         delivery_unref(&d);
     }

@@ -631,8 +631,9 @@ struct encode {
     uint32_t nids;
     uint16_t packet_id;
     uint8_t qos;
+    bool dup; /* not behind retain: read together with qos, soon after it was written by bytes, the
+                 processor would have to wait */
     bool retain;
-    bool dup;
 };
 /* Queues a PUBLISH on the connection. */
 enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct encode *e);

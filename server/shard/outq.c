@@ -628,7 +628,7 @@ static void record_entry(struct shard *sh, struct client *c, struct out_msg *o,
 }
 
 static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
-                               const struct encode *e)
+                               struct encode *e)
 {
     bool kept = d != NULL && d->part != NULL && c->durable && c->stored;
     struct outq *q = outq_of(sh, c);
@@ -670,9 +670,8 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
         return;
     }
     /* The usual case: last in flight, and the first this connection has not seen. */
-    struct encode send = *e;
-    send.packet_id = o->packet_id;
-    switch (encode_publish(sh, c->link, &send)) {
+    e->packet_id = o->packet_id;
+    switch (encode_publish(sh, c->link, e)) {
     case ENCODE_OK:
         o->sent = true;
         o->counted = true;
@@ -723,7 +722,7 @@ void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const s
     struct client *c = copy->client;
     struct encode e = {.msg = m,
                        .spare = d == NULL ? NULL : &d->spare,
-                       .ids = copy->nids == 1 ? &copy->id : sh->ids + copy->ids_at,
+                       .ids = copy->nids > 1 ? sh->ids + copy->ids_at : &copy->id,
                        .nids = copy->nids,
                        .group = copy->group,
                        .qos = copy->qos,
@@ -812,10 +811,23 @@ void outq_move_group(struct shard *sh, struct client *c, uint64_t group)
 
 /* ---- acknowledgements ---- */
 
+/* Acknowledgements come in the order of sending: the next one's message is at hand when it is
+ * needed. */
+static void prefetch_next(const struct out_msg *o)
+{
+    const struct out_msg *next = o->next;
+
+    if (next != NULL) {
+        __builtin_prefetch(next->msg);
+        __builtin_prefetch(next->next);
+    }
+}
+
 void outq_done(struct shard *sh, struct client *c, struct out_msg *o)
 {
     struct outq *q = c->out;
 
+    prefetch_next(o);
     outq_leave_flight(q, o);
     ticket_entry_del(sh, c, o);
     outq_destroy(sh, q, o);
