@@ -25,6 +25,15 @@ static bool reason_is_allowed(enum mqtt_type type, uint8_t reason)
            reason == RC_PACKET_ID_NOT_FOUND; /* [MQTT-3.6.2-1], [MQTT-3.7.2-1] */
 }
 
+static enum dec_rc decode_props(struct ack *out, struct cursor *c, const char **why)
+{
+    struct props props = {0};
+    const enum dec_rc rc = cur_last_props(c, &props, PROPS_PUBACK, why);
+
+    out->props = props.raw;
+    return rc;
+}
+
 /* 5.0: a reason code may follow, and behind it properties. Without it: success [MQTT 5.0, 3.4.2.1].
  */
 static enum dec_rc decode_reason(struct ack *out, struct cursor *c, enum mqtt_type type,
@@ -42,7 +51,7 @@ static enum dec_rc decode_reason(struct ack *out, struct cursor *c, enum mqtt_ty
     if (cur_at_end(c)) {
         return DEC_OK;
     }
-    return cur_last_props(c, &out->props, PROPS_PUBACK, why);
+    return decode_props(out, c, why);
 }
 
 enum dec_rc ack_decode(struct ack *out, struct span body, enum mqtt_type type, enum mqtt_version v,

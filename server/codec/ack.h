@@ -10,7 +10,7 @@
 struct ack {
     uint16_t packet_id;
     enum mqtt_reason reason; /* 0 for 3.x and when left out */
-    struct props props;      /* v5 */
+    struct span props;       /* v5: the block as it came, behind its length; found valid */
 };
 
 /* Packet id 0 is refused; v5: only the reason codes listed for `type` [MQTT-3.4.2-1 ff.]. */

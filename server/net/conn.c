@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CHUNK_FIRST   464u   /* with its header just below 512 */
+#define CHUNK_FIRST   464u   /* with its header 512 */
 #define CHUNK_MAX     65480u /* likewise 64 KiB */
+#define CHUNK_LEVELS  6u     /* a first chunk has 512 bytes to 16 KiB, by powers of two */
+#define CHUNK_HEADER  48u
 #define IOV_PER_WRITE 64
 #define TAIL_STEP     65536u
 
@@ -157,6 +159,8 @@ bool conn_keep(struct conn *c, struct span rest, size_t want)
     return true;
 }
 
+_Static_assert(sizeof(struct out_chunk) == CHUNK_HEADER, "what chunks of a power of two leave");
+
 static struct out_chunk *chunk_add(struct conn *c, size_t cap)
 {
     struct out_chunk *ch = malloc(sizeof(*ch) + cap);
@@ -174,10 +178,28 @@ static struct out_chunk *chunk_add(struct conn *c, size_t cap)
     return ch;
 }
 
+static size_t first_cap(unsigned level)
+{
+    return ((size_t)512 << level) - CHUNK_HEADER;
+}
+
+/* All of this has left in one turn: the next turn's output finds room in one piece, and who sends
+ * less from now on has a smaller one each time. */
+static void learn_size(struct conn *c, size_t written)
+{
+    if (written > first_cap(c->first_level)) {
+        while (c->first_level + 1u < CHUNK_LEVELS && written > first_cap(c->first_level)) {
+            c->first_level++;
+        }
+    } else if (c->first_level > 0 && written <= first_cap(c->first_level - 1u)) {
+        c->first_level--;
+    }
+}
+
 uint8_t *conn_out_room(struct conn *c, size_t n)
 {
     struct out_chunk *last = c->out_last;
-    size_t cap = CHUNK_FIRST;
+    size_t cap = first_cap(c->first_level);
 
     if (last != NULL && last->cap >= last->n + n) {
         return last->data + last->n;
@@ -274,5 +296,6 @@ enum conn_rc conn_flush(struct conn *c, size_t *written)
         }
     }
     c->blocked = false;
+    learn_size(c, *written);
     return CONN_OK;
 }

@@ -52,7 +52,8 @@ struct conn {
     void *tr_state; /* the transport's own */
     int fd;
     bool ended; /* an event said that the peer has ended its direction or that there is an error */
-    bool blocked; /* the socket took less than all; its next EPOLLOUT edge goes on */
+    bool blocked;        /* the socket took less than all; its next EPOLLOUT edge goes on */
+    uint8_t first_level; /* size of the output's first chunk: what left at once lately fits */
     uint32_t tail_n, tail_cap;
     uint8_t *tail; /* start of a packet that is not whole yet */
     struct out_chunk *out_first, *out_last;
