@@ -196,14 +196,11 @@ static void learn_size(struct conn *c, size_t written)
     }
 }
 
-uint8_t *conn_out_room(struct conn *c, size_t n)
+uint8_t *conn_out_more(struct conn *c, size_t n)
 {
     struct out_chunk *last = c->out_last;
     size_t cap = first_cap(c->first_level);
 
-    if (last != NULL && last->cap >= last->n + n) {
-        return last->data + last->n;
-    }
     if (last != NULL) { /* grows with the output: few chunks, and small ones for small answers */
         cap = last->cap * 4u + 160u;
         cap = cap < CHUNK_FIRST ? CHUNK_FIRST : cap;

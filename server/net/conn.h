@@ -84,9 +84,15 @@ struct span conn_kept(const struct conn *c);
  * if not known. */
 bool conn_keep(struct conn *c, struct span rest, size_t want) __attribute__((warn_unused_result));
 
+uint8_t *conn_out_more(struct conn *c, size_t n); /* for conn_out_room() */
 /* Room for n contiguous bytes at the end of the output; NULL: no memory. conn_out_add() takes them
  * as written. */
-uint8_t *conn_out_room(struct conn *c, size_t n);
+static inline uint8_t *conn_out_room(struct conn *c, size_t n)
+{
+    struct out_chunk *last = c->out_last;
+
+    return last != NULL && last->cap >= last->n + n ? last->data + last->n : conn_out_more(c, n);
+}
 static inline void conn_out_add(struct conn *c, size_t n)
 {
     c->out_last->n += (uint32_t)n;

@@ -160,6 +160,9 @@ static void single_filter(struct shard *sh, struct delivery *d, struct filter_su
     if (end == 1 && d->owns) { /* who is the only one takes over the message */
         d->owns = false;
         d->spare = 1;
+    } else if (end > 1 && d->msg->qos > 0) { /* counted once for all of them */
+        message_ref(d->msg, (uint32_t)end);
+        d->spare = (uint32_t)end;
     }
     for (size_t pos = 0; pos < end; pos++) {
         struct sub *s = filter_subs_at(f, pos);

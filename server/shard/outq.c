@@ -513,8 +513,8 @@ void outq_pump(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
 
-    if (q == NULL) {
-        return;
+    if (q == NULL || (q->resend == NULL && q->queue.first == NULL && q->disk.count == 0)) {
+        return; /* nothing waits */
     }
     (void)pump_flight(sh, c);
     while (q->queue.first != NULL && can_send(sh, c) && pump_queue(sh, c)) {
