@@ -272,6 +272,7 @@ static struct match *uncached(struct match_cache *c, const char *topic, size_t n
 {
     struct match *m = tree_match(c->tree, topic, n);
 
+    set_last(c, NULL);
     c->stats.misses++;
     return m == NULL ? NULL : lend(c, m);
 }
@@ -293,6 +294,7 @@ static struct match *get_other(struct match_cache *c, const char *topic, size_t 
         set_last(c, s->match);
         return s->match;
     }
+    set_last(c, NULL); /* until there is memory for it */
     m = tree_match(c->tree, topic, n);
     if (s == NULL) {
         c->stats.misses++;

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #define CHUNK_FIRST   464u   /* with its header 512 */
-#define CHUNK_MAX     65480u /* likewise 64 KiB */
+#define CHUNK_MAX     32720u /* likewise 32 KiB: what jemalloc keeps for the thread */
 #define CHUNK_LEVELS  6u     /* a first chunk has 512 bytes to 16 KiB, by powers of two */
 #define CHUNK_HEADER  48u
 #define IOV_PER_WRITE 64
@@ -183,16 +183,15 @@ static size_t first_cap(unsigned level)
     return ((size_t)512 << level) - CHUNK_HEADER;
 }
 
-/* All of this has left in one turn: the next turn's output finds room in one piece, and who sends
- * less from now on has a smaller one each time. */
-static void learn_size(struct conn *c, size_t written)
+/* So many copied bytes have left at once: the next output finds room in one piece. Who sends less
+ * from now on has a smaller one each time. */
+static void learn_size(struct conn *c, size_t n)
 {
-    if (written > first_cap(c->first_level)) {
-        while (c->first_level + 1u < CHUNK_LEVELS && written > first_cap(c->first_level)) {
-            c->first_level++;
-        }
-    } else if (c->first_level > 0 && written <= first_cap(c->first_level - 1u)) {
+    if (c->first_level > 0 && n <= first_cap(c->first_level - 1u)) {
         c->first_level--;
+    }
+    while (c->first_level + 1u < CHUNK_LEVELS && n > first_cap(c->first_level)) {
+        c->first_level++;
     }
 }
 
@@ -265,12 +264,14 @@ enum conn_rc conn_flush(struct conn *c, size_t *written)
     while (c->out_n > 0) {
         int n = 0;
         size_t asked = 0;
+        size_t own = 0;
         ssize_t w;
 
         for (struct out_chunk *ch = c->out_first; ch != NULL && n < IOV_PER_WRITE; ch = ch->next) {
             iov[n].iov_base = (void *)(uintptr_t)(ch->p + ch->off);
             iov[n].iov_len = ch->n - ch->off;
             asked += iov[n].iov_len;
+            own += ch->release == NULL ? iov[n].iov_len : 0;
             n++;
         }
         w = c->tr->writev(c, iov, n);
@@ -286,13 +287,11 @@ enum conn_rc conn_flush(struct conn *c, size_t *written)
         }
         *written += (size_t)w;
         consume(c, (size_t)w);
-        if ((size_t)w < asked) {
-            /* Short: full. Asking again would only cost a call, but it also arms the edge for sure.
-             */
-            continue;
+        if ((size_t)w == asked) {
+            learn_size(c, own);
         }
+        /* Short: full. Asking again only costs a call, but it also arms the edge for sure. */
     }
     c->blocked = false;
-    learn_size(c, *written);
     return CONN_OK;
 }

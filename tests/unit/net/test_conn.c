@@ -172,10 +172,55 @@ static void test_blocked_and_given_up(void)
     CU_ASSERT_EQUAL(released, 1); /* given up with the connection */
 }
 
+/* Puts n small pieces; returns the chunks they lie in, after they have left. */
+static unsigned chunks_of(size_t n)
+{
+    static uint8_t out[100000];
+    unsigned chunks = 0;
+    size_t written;
+
+    for (size_t i = 0; i < n; i++) {
+        CU_ASSERT_TRUE_FATAL(conn_out_copy(&conn, "piece of output", 15));
+    }
+    for (const struct out_chunk *ch = conn.out_first; ch != NULL; ch = ch->next) {
+        chunks++;
+    }
+    CU_ASSERT_EQUAL(conn_flush(&conn, &written), CONN_OK);
+    CU_ASSERT_EQUAL(written, n * 15);
+    CU_ASSERT_EQUAL(drain(out, sizeof(out)), n * 15);
+    return chunks;
+}
+
+static void test_room_for_what_left_lately(void)
+{
+    static const uint8_t large[20000];
+    size_t written;
+
+    open_pair();
+    CU_ASSERT(chunks_of(500) > 1);
+    CU_ASSERT_EQUAL(chunks_of(500), 1);
+    for (int i = 0; i < 10; i++) { /* small ones: it goes back by and by */
+        CU_ASSERT_EQUAL(chunks_of(1), 1);
+    }
+    CU_ASSERT_EQUAL(conn.first_level, 0);
+    CU_ASSERT(chunks_of(500) > 1);
+    CU_ASSERT(chunks_of(5000) > 1); /* more than a first chunk ever has */
+    CU_ASSERT(chunks_of(5000) > 1);
+    for (int i = 0; i < 10; i++) { /* borrowed bytes need no room */
+        static uint8_t out[sizeof(large)];
+        CU_ASSERT_TRUE(conn_out_borrow(&conn, large, sizeof(large), release, &released));
+        CU_ASSERT_EQUAL(conn_flush(&conn, &written), CONN_OK);
+        CU_ASSERT_EQUAL(drain(out, sizeof(out)), sizeof(large));
+    }
+    CU_ASSERT_EQUAL(conn.first_level, 0);
+    close_pair();
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(reads_and_keeps_a_tail)
     UNIT_TEST(large_packet_grows_with_what_came)
     UNIT_TEST(output_in_order)
     UNIT_TEST(blocked_and_given_up)
+    UNIT_TEST(room_for_what_left_lately)
 UNIT_TESTS_END

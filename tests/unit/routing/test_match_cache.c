@@ -234,6 +234,48 @@ static void test_random_changes(void)
     end(&f);
 }
 
+/* The mark of a topic holds until another one comes, its match changes or it is thrown out. */
+static void test_again(void)
+{
+    struct fixture f = begin(4); /* one set */
+    char long_topic[600];
+    struct match *m;
+    uint64_t mark;
+    uint64_t id;
+
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, 0));
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, match_cache_mark(f.cache))); /* nothing yet */
+    (void)get(&f, "a/b");
+    m = get(&f, "a/b"); /* found, not only made */
+    mark = match_cache_mark(f.cache);
+    CU_ASSERT(mark != 0);
+    CU_ASSERT_PTR_EQUAL(match_cache_again(f.cache, mark), m);
+    CU_ASSERT_PTR_EQUAL(get(&f, "a/b"), m);
+    CU_ASSERT_EQUAL(match_cache_mark(f.cache), mark);
+    expect_stats(&f, 3, 1, 0);
+    UNIT_NEED(tree_set(f.tree, "a/+", 3, 0, TREE_PLAIN, &id) != NULL);
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
+    CU_ASSERT_EQUAL(get(&f, "a/b")->ntargets, 1);
+    CU_ASSERT_PTR_EQUAL(match_cache_again(f.cache, mark), get(&f, "a/b"));
+    (void)get(&f, "c");
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
+    (void)get(&f, "a/b");
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark)); /* another one came between */
+    mark = match_cache_mark(f.cache);
+    memset(long_topic, 'l', sizeof(long_topic));
+    UNIT_NEED(match_cache_get(f.cache, long_topic, sizeof(long_topic)) != NULL); /* not kept */
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
+    CU_ASSERT_PTR_NULL(match_cache_again(f.cache, match_cache_mark(f.cache)));
+    (void)get(&f, "a/b");
+    mark = match_cache_mark(f.cache);
+    for (int i = 0; i < 16; i++) { /* thrown out: its memory may be another topic's */
+        char topic[2] = {(char)('d' + i), 0};
+        (void)get(&f, topic);
+        CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
+    }
+    end(&f);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(hit_and_stale)
@@ -243,5 +285,6 @@ UNIT_TESTS = {
     UNIT_TEST(grows)
     UNIT_TEST(limit_by_filters)
     UNIT_TEST(ahead)
+    UNIT_TEST(again)
     UNIT_TEST(random_changes)
 UNIT_TESTS_END
