@@ -47,7 +47,7 @@ struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t 
 
 void message_ref(struct message *m, uint32_t n);
 void message_unref(struct message *m);
-void message_unref_many(struct message *m, uint32_t n);
+void message_unref_many(struct message *m, uint32_t n); /* n of them at once; n > 0 */
 
 /* It is needed soon, and another thread made it. */
 static inline void message_prefetch(const struct message *m)

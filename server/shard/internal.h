@@ -353,14 +353,14 @@ struct link {
 struct delivery {
     struct shard_mail mail;
     struct delivery *job_next;
-    struct message *msg;
-    struct match *match;         /* a reference */
+    struct message *msg;         /* see `owns`; else lent */
+    struct match *match;         /* a reference, or lent */
     struct ticket_part *part;    /* NULL: nothing durable */
     uint32_t target;             /* in match->targets */
     uint32_t filter;             /* cursor: which of the target's filters */
     uint32_t pos, end;           /* cursor: positions in that filter */
     bool own;                    /* pushed by this very shard: counted in self_pending */
-    bool owns;                   /* a reference to msg, which its last receiver may take over */
+    bool owns;                   /* a reference to msg, which its only receiver may take over */
     uint32_t spare;              /* more of them, for its receivers to take */
     struct filter_subs **pinned; /* one for each of its filters, NULL: nobody; NULL: not pinned */
 };
@@ -639,8 +639,9 @@ struct encode {
 enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct encode *e);
 
 /* deliver.c */
-void deliver_now(struct shard *sh, struct delivery *d); /* d is on the stack and lends its
-                                                           references but for what its fields say */
+/* d is on the stack: the match is lent, and what is left of its references to the message is the
+ * caller's. */
+void deliver_now(struct shard *sh, struct delivery *d);
 void deliver_mail(struct shard *sh, struct shard_mail *m);
 bool deliver_jobs(struct shard *sh);               /* true: more to do */
 bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */

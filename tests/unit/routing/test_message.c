@@ -65,6 +65,19 @@ static void *drop_some(void *arg)
     return ok ? arg : NULL;
 }
 
+static void test_several_at_once(void)
+{
+    struct message *m = message_create("t", 1, "p", 1, NULL, 0);
+
+    UNIT_NEED(m != NULL);
+    message_ref(m, 5);
+    message_unref_many(m, 2);
+    CU_ASSERT_EQUAL(m->refs, 4);
+    message_unref(m);
+    CU_ASSERT_EQUAL(m->refs, 3);
+    message_unref_many(m, 3); /* a leak is the sanitizer's to find */
+}
+
 /* The last of several threads frees: leaks and races are the sanitizers' to find. */
 static void test_last_one_frees(void)
 {
@@ -90,5 +103,6 @@ UNIT_TESTS = {
     UNIT_TEST(layout)
     UNIT_TEST(empty_parts)
     UNIT_TEST(sizes)
+    UNIT_TEST(several_at_once)
     UNIT_TEST(last_one_frees)
 UNIT_TESTS_END
