@@ -256,6 +256,7 @@ static void test_again(void)
     UNIT_NEED(tree_set(f.tree, "a/+", 3, 0, TREE_PLAIN, &id) != NULL);
     CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
     CU_ASSERT_EQUAL(get(&f, "a/b")->ntargets, 1);
+    mark = match_cache_mark(f.cache);
     CU_ASSERT_PTR_EQUAL(match_cache_again(f.cache, mark), get(&f, "a/b"));
     (void)get(&f, "c");
     CU_ASSERT_PTR_NULL(match_cache_again(f.cache, mark));
