@@ -46,7 +46,8 @@ struct lodge_gauge {
 #define LODGE_PERIOD_MS 16
 
 void lodge_gauge_begin(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns);
-/* The load since the last call, and a new period begins. */
+/* The load since the last call, and a new period begins. *pressed: what it did would go faster on
+ * several threads, since wake-ups are little of it. */
 uint32_t lodge_gauge_end(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns, bool *pressed);
 /* At the end of a period of a shard at home: true: it should lodge. */
 bool lodge_fits(struct lodge_gauge *g, uint32_t load, uint32_t host_load);

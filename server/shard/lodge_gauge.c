@@ -6,6 +6,7 @@
 #define FITS_LOAD    600u
 #define FULL_LOAD    750u
 #define PRESSED_LOAD 300u
+#define LONG_NS      50000
 #define CALM_PERIODS 3 /* before it asks */
 #define LONE_PERIODS 3 /* before it is sent home */
 /* Periods before it counts calm ones again. */
@@ -26,8 +27,9 @@ uint32_t lodge_gauge_end(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns, 
     const int64_t ns = cpu_ns - g->cpu_ns;
     const uint32_t load = ms <= 0 || ns <= 0 ? 0 : (uint32_t)(ns / ms / 1000);
 
-    /* Work was there nearly whenever it looked: it would do more if it got the processor. */
-    *pressed = load > PRESSED_LOAD && g->sleeps < g->waits / 8;
+    /* So much to do between two waits that a wake-up costs little of it, or no wait at all: then
+     * it would do more on threads of its own. */
+    *pressed = load > PRESSED_LOAD && ns > (int64_t)g->sleeps * LONG_NS;
     lodge_gauge_begin(g, now_ms, cpu_ns);
     return load;
 }
