@@ -36,11 +36,12 @@ struct shard;
 /* What a thread did since `since_ms`. Loads are in thousandths of a processor. */
 struct lodge_gauge {
     int64_t since_ms;
-    int64_t cpu_ns;  /* of the thread, then */
-    uint32_t waits;  /* for events, of any kind */
-    uint32_t sleeps; /* of these, with nothing to do */
-    int32_t calm;    /* a guest's: periods in a row in which lodging was possible; negative: not
-                      * before.    A host's: those in which only one shard had work */
+    int64_t cpu_ns;   /* of the thread, then */
+    uint32_t waits;   /* for events, of any kind */
+    uint32_t sleeps;  /* of these, with nothing to do */
+    uint32_t pressed; /* periods in a row with long turns */
+    int32_t calm;     /* a guest's: periods in a row in which lodging was possible; negative: not
+                       * before.    A host's: those in which only one shard had work */
 };
 
 #define LODGE_PERIOD_MS 16

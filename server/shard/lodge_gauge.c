@@ -3,12 +3,13 @@
 
 /* Thousandths of a processor. What fits is the sum of those that are apart: together they cost a
  * third less, at such loads, so the two limits are further from each other than they look. */
-#define FITS_LOAD    600u
-#define FULL_LOAD    750u
-#define PRESSED_LOAD 300u
-#define LONG_NS      50000
-#define CALM_PERIODS 3 /* before it asks */
-#define LONE_PERIODS 3 /* before it is sent home */
+#define FITS_LOAD       600u
+#define FULL_LOAD       750u
+#define PRESSED_LOAD    300u
+#define PRESSED_PERIODS 6 /* in a row */
+#define LONG_NS         50000
+#define CALM_PERIODS    3 /* before it asks */
+#define LONE_PERIODS    3 /* before it is sent home */
 /* Periods before it counts calm ones again. */
 #define HOME_FULL 32
 #define HOME_LONE 16
@@ -29,7 +30,8 @@ uint32_t lodge_gauge_end(struct lodge_gauge *g, int64_t now_ms, int64_t cpu_ns, 
 
     /* So much to do between two waits that a wake-up costs little of it, or no wait at all: then
      * it would do more on threads of its own. */
-    *pressed = load > PRESSED_LOAD && ns > (int64_t)g->sleeps * LONG_NS;
+    g->pressed = load > PRESSED_LOAD && ns > (int64_t)g->sleeps * LONG_NS ? g->pressed + 1 : 0;
+    *pressed = g->pressed >= PRESSED_PERIODS;
     lodge_gauge_begin(g, now_ms, cpu_ns);
     return load;
 }

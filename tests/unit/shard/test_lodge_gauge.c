@@ -23,10 +23,13 @@ static void test_load(void)
 static bool is_pressed(uint32_t sleeps, int64_t cpu_ms)
 {
     struct lodge_gauge g = {0};
-    bool pressed;
+    bool pressed = false;
 
-    g.waits = g.sleeps = sleeps;
-    (void)lodge_gauge_end(&g, 100, cpu_ms * MS, &pressed);
+    for (int64_t i = 1; i <= 6; i++) {
+        CU_ASSERT_FALSE(pressed); /* it has to last */
+        g.waits = g.sleeps = sleeps;
+        (void)lodge_gauge_end(&g, 100 * i, cpu_ms * i * MS, &pressed);
+    }
     return pressed;
 }
 
