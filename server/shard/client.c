@@ -175,23 +175,22 @@ void clients_fini(struct shard *sh)
 /* ---- without a connection ---- */
 
 /* Nobody waits for it: a session found again after a crash expires again. */
-static void keep_end(struct shard *sh, const struct client *c)
+static void keep_end(struct shard *sh, struct client *c)
 {
+    struct share_moves *leaving;
     struct store_op *op;
-    bool leaving;
 
     if (!c->stored) {
         return;
     }
-    leaving = share_move_stored(sh, c);
+    leaving = share_end(sh, c);
     op = ticket_lazy(sh, ST_SESSION_END);
-    if (op == NULL) {
-        return;
-    }
-    op->session = client_session(c);
-    if (leaving) {
+    if (op != NULL && leaving != NULL) {
         share_leaving(op, client_session(c));
+    } else if (op != NULL) {
+        op->session = client_session(c);
     }
+    share_unref(sh, leaving);
 }
 
 /* A will that is not wanted any more: lazily, after a crash it is sent. */

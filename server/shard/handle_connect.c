@@ -173,8 +173,8 @@ static void keep_will(struct ticket_part *p, const struct client *c)
 
 /* A stored session that this CONNECT ends. */
 struct ended {
-    uint64_t session; /* 0: none */
-    bool leaving;     /* what it has on disk through shared groups goes first */
+    uint64_t session;            /* 0: none */
+    struct share_moves *leaving; /* not NULL: what it has through shared groups goes first */
 };
 
 /* What CONNACK has to wait for; NULL: nothing, or (*ok false) no memory. */
@@ -192,7 +192,7 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, struc
     *ok = t != NULL;
     if (t != NULL && ended.session != 0) {
         op = ticket_op(&t->part[0], ST_SESSION_END);
-        if (op != NULL && ended.leaving) {
+        if (op != NULL && ended.leaving != NULL) {
             share_leaving(op, ended.session);
         } else if (op != NULL) {
             op->session = ended.session;
@@ -293,7 +293,7 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
         }
     }
     if (c != NULL && h->connect.clean) {
-        *ended = (struct ended){client_session(c), share_move_stored(sh, c)};
+        *ended = (struct ended){client_session(c), share_end(sh, c)};
         discard(sh, c);
         c = NULL;
     }
@@ -307,14 +307,13 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
     return client_create(sh, h->client_id);
 }
 
-static bool begin(struct shard *sh, struct link *l, struct handover *h)
+static bool begin_with(struct shard *sh, struct link *l, struct handover *h, struct ended *ended)
 {
     const struct connect *con = &h->connect;
     struct client *c;
     struct ticket *t;
     struct ack_slot *s;
     bool present;
-    struct ended ended;
     bool ok;
 
     if (con->version == MQTT_5 && !setup_v5(sh, l, con)) {
@@ -326,7 +325,7 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
         link_close(sh, l, RC_TOPIC_NAME_INVALID, "invalid will topic");
         return true;
     }
-    c = session_for(sh, h, &present, &ended);
+    c = session_for(sh, h, &present, ended);
     if (c == NULL) {
         return false;
     }
@@ -348,7 +347,7 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
      * it. */
     ticket_flush_lazy(sh);
     s = connack_slot(sh, l, h, present);
-    t = ticket_for(sh, c, ended, &ok);
+    t = ticket_for(sh, c, *ended, &ok);
     if (s == NULL || !ok) {
         return false;
     }
@@ -359,6 +358,15 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
         link_slot_ready(sh, s);
     }
     return true;
+}
+
+static bool begin(struct shard *sh, struct link *l, struct handover *h)
+{
+    struct ended ended = {0};
+    const bool ok = begin_with(sh, l, h, &ended);
+
+    share_unref(sh, ended.leaving); /* its record is on its way, or there will be none */
+    return ok;
 }
 
 void handle_connect(struct shard *sh, struct handover *h)

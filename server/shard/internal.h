@@ -187,7 +187,8 @@ struct outq {
     uint64_t bytes; /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
-    uint64_t dropped; /* messages, by the session's own limits */
+    uint64_t dropped;          /* messages, by the session's own limits */
+    struct share_moves *moves; /* a reference; NULL: none of them has been handed on */
     uint16_t last_id;
 };
 
@@ -681,7 +682,7 @@ void ahead_mail_step(struct shard *sh, struct ahead_mail *a);
 void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
                     struct ticket_part *part, bool own_by_mail);
 /* A message whose member has gone: to another one, if there is any. */
-void share_move(struct shard *sh, const struct client *c, struct out_msg *o);
+void share_move(struct shard *sh, struct client *c, struct out_msg *o);
 bool share_has_others_online(const struct shard *sh, const struct client *c, uint64_t group);
 /* The client's memberships count as connected, or no more. */
 void share_set_online(struct shard *sh, struct client *c, bool online);
@@ -691,11 +692,18 @@ bool share_join(struct shard *sh, struct client *c, struct sub *sub, struct span
  * none. */
 uint32_t share_mark(struct shard *sh, const struct client *c, uint64_t group);
 uint64_t share_of_mark(struct shard *sh, const struct client *c, uint32_t mark);
-/* The session ends: what it has on disk through its groups is handed to other members, in pages,
- * and then the store hears of its end. False: there is nothing like that, its end can be stored at
- * once. */
-bool share_move_stored(struct shard *sh, const struct client *c);
-/* The record of a session that has ended until that is done; the operation is ST_SESSION_PUT. */
+/*
+ * A stored session ends, client_end() follows: what it has through its groups is handed to other
+ * members, from memory and, in pages, from the disk, and when the store has all of that under their
+ * names it hears of the end. Until then it has share_leaving()'s record instead. NULL: there is
+ * nothing like that, the end can be stored at once; else for share_unref(), when that record is on
+ * its way.
+ */
+struct share_moves *share_end(struct shard *sh, struct client *c);
+void share_unref(struct shard *sh, struct share_moves *mv); /* NULL is fine */
+/* A message of the session has been handed on, or (not stored) could not be. */
+void share_moved(struct shard *sh, struct share_moves *mv, bool stored);
+/* The record of a session that has ended; the operation is ST_SESSION_PUT. */
 void share_leaving(struct store_op *op, uint64_t session);
 /* Removes any subscription, its membership included. */
 void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);

@@ -257,15 +257,65 @@ static struct message *copy_of(struct shard *sh, const struct message *m)
     return copy;
 }
 
-/* The old entry (seq 0: none) goes and the new one comes in one unit. NULL: no memory. */
-static struct ticket *ticket_for_move(struct shard *sh, uint64_t session, uint64_t seq,
-                                      struct message *m)
+/*
+ * What a stored session hands on. Its end takes all its entries away, so it is stored behind the
+ * last of these: a crash between the two would lose a message.
+ */
+struct share_moves {
+    uint64_t session;
+    uint32_t refs; /* moves that are not answered yet, its queue, pages to come, share_end()'s */
+    bool ends;     /* the last one to go stores the end */
+};
+
+/* Its session has it already, or gets it. NULL: nothing of it is stored; or no memory, then the end
+ * does not wait. */
+static struct share_moves *moves_of(struct client *c)
+{
+    struct outq *q = c->out;
+
+    if (q->moves == NULL && c->stored) {
+        q->moves = malloc(sizeof(*q->moves));
+        if (q->moves != NULL) {
+            *q->moves = (struct share_moves){.session = client_session(c), .refs = 1};
+        }
+    }
+    return q->moves;
+}
+
+void share_unref(struct shard *sh, struct share_moves *mv)
+{
+    struct store_op *op;
+
+    if (mv == NULL || --mv->refs > 0) {
+        return;
+    }
+    op = mv->ends ? ticket_lazy(sh, ST_SESSION_END) : NULL;
+    if (op != NULL) {
+        op->session = mv->session;
+    }
+    free(mv);
+}
+
+void share_moved(struct shard *sh, struct share_moves *mv, bool stored)
+{
+    mv->ends = mv->ends && stored; /* else the next start goes on with it */
+    share_unref(sh, mv);
+}
+
+/* The old entry (seq 0: none) goes and the new one comes in one unit. mv: NULL, or the session's.
+ * NULL: no memory. */
+static struct ticket *ticket_for_move(struct shard *sh, struct share_moves *mv, uint64_t session,
+                                      uint64_t seq, struct message *m)
 {
     struct ticket *t = ticket_create(sh, 2);
     struct store_op *op;
 
     if (t == NULL) {
         return NULL;
+    }
+    t->moves = mv;
+    if (mv != NULL) {
+        mv->refs++;
     }
     message_ref(m, 1);
     t->part[0].msg = m;
@@ -278,9 +328,10 @@ static struct ticket *ticket_for_move(struct shard *sh, uint64_t session, uint64
     return t;
 }
 
-void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
+void share_move(struct shard *sh, struct client *c, struct out_msg *o)
 {
     struct share_group *g = shares_find(sh->b->shares, o->extra->group);
+    const bool reported = o->wait == NULL || o->seq == 0;
     struct message *m = o->msg;
     struct ticket *t = NULL;
 
@@ -289,10 +340,8 @@ void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
         return;
     }
     if (sh->keeps && o->qos > 0) {
-        const uint64_t seq = o->wait == NULL ? o->seq : 0; /* else behind its own ticket, later */
-
         m = copy_of(sh, m);
-        t = m == NULL ? NULL : ticket_for_move(sh, client_session(c), seq, m);
+        t = m == NULL ? NULL : ticket_for_move(sh, moves_of(c), client_session(c), o->seq, m);
         if (t == NULL) {
             shard_count(sh, METRIC_DROPPED_MEMORY, 1);
             if (m != NULL) {
@@ -300,12 +349,16 @@ void share_move(struct shard *sh, const struct client *c, struct out_msg *o)
             }
             return;
         }
-        o->seq = seq != 0 ? 0 : o->seq;
     }
     /* By mail always: this runs in the middle of a session's end. */
     share_dispatch(sh, g, m, t == NULL ? NULL : &t->part[1], true);
     if (t != NULL) {
-        ticket_finish(&t->part[0]);
+        if (reported) {
+            ticket_finish(&t->part[0]);
+        } else {
+            ticket_move(o, t);
+        }
+        o->seq = 0; /* its entry goes with the move */
         message_unref(m);
     }
 }
@@ -350,7 +403,8 @@ struct leaving {
     struct shard_mail mail;
     struct store_page page;
     struct shard *shard;
-    uint64_t session, to;
+    struct share_moves *moves;
+    uint64_t to;
     uint32_t n;
     struct membership of[];
 };
@@ -369,7 +423,7 @@ static void leaving_done(struct store_page *p)
 static bool leaving_ask(struct shard *sh, struct leaving *l, uint64_t from)
 {
     l->page = (struct store_page){.done = leaving_done,
-                                  .session = l->session,
+                                  .session = l->moves->session,
                                   .from_seq = from,
                                   .max_entries = LEAVING_ENTRIES,
                                   .max_bytes = LEAVING_BYTES};
@@ -377,13 +431,10 @@ static bool leaving_ask(struct shard *sh, struct leaving *l, uint64_t from)
     return store_read(sh->b->store, &l->page) == ST_OK;
 }
 
-static void leaving_end(struct shard *sh, struct leaving *l)
+/* done: all pages have been seen; else the next start goes on with it. */
+static void leaving_end(struct shard *sh, struct leaving *l, bool done)
 {
-    struct store_op *op = ticket_lazy(sh, ST_SESSION_END);
-
-    if (op != NULL) {
-        op->session = l->session;
-    }
+    share_moved(sh, l->moves, done);
     free(l);
 }
 
@@ -424,7 +475,7 @@ static void move_stored(struct shard *sh, const struct leaving *l, const struct 
     }
     m->retain = (e->flags & 4) != 0;
     m->body_id = broker_new_id(sh->b); /* its body is another: the old one goes with the session */
-    t = ticket_for_move(sh, l->session, e->seq, m);
+    t = ticket_for_move(sh, l->moves, l->moves->session, e->seq, m);
     if (t == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
     } else {
@@ -441,9 +492,9 @@ static void leaving_page(struct shard *sh, struct shard_mail *m)
     uint64_t next = p->from_seq;
     bool more = p->more && p->n > 0;
 
-    if (sh->ending || p->rc != ST_OK) { /* the next start goes on with it */
+    if (sh->ending || p->rc != ST_OK) {
         store_page_free(&l->page);
-        free(l);
+        leaving_end(sh, l, false);
         return;
     }
     for (uint32_t i = 0; i < p->n; i++) {
@@ -456,39 +507,53 @@ static void leaving_page(struct shard *sh, struct shard_mail *m)
     }
     sh->budget -= p->n;
     store_page_free(&l->page);
-    if (!more) {
-        leaving_end(sh, l);
-    } else if (!leaving_ask(sh, l, next)) {
-        free(l);
+    if (!more || !leaving_ask(sh, l, next)) {
+        leaving_end(sh, l, !more);
     }
 }
 
-bool share_move_stored(struct shard *sh, const struct client *c)
+/* What is on disk only, in pages. */
+static void move_stored_pages(struct shard *sh, const struct client *c, struct share_moves *mv)
 {
-    const struct outq *q = c->out;
-    struct leaving *l;
+    struct leaving *l = malloc(sizeof(*l) + c->nshared * sizeof(l->of[0]));
 
-    if (!sh->spills || sh->ending || !c->stored || c->nshared == 0 || q == NULL ||
-        q->disk.count == 0) {
-        return false;
-    }
-    l = malloc(sizeof(*l) + c->nshared * sizeof(l->of[0]));
     if (l == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, (int64_t)q->disk.count);
-        return false;
+        mv->ends = false; /* the next start goes on with it */
+        return;
     }
-    *l = (struct leaving){.shard = sh, .session = client_session(c), .to = q->disk.to};
+    mv->refs++;
+    *l = (struct leaving){.shard = sh, .moves = mv, .to = c->out->disk.to};
     for (const struct sub *s = c->subs.first; s != NULL && l->n < c->nshared; s = s->owner_next) {
         if (s->shared) {
             const uint64_t id = filter_subs_id(s->filter);
             l->of[l->n++] = (struct membership){share_mark(sh, c, id), id};
         }
     }
-    if (!leaving_ask(sh, l, q->disk.from)) {
-        free(l);
-        return false;
+    if (!leaving_ask(sh, l, c->out->disk.from)) {
+        leaving_end(sh, l, false);
     }
-    return true;
+}
+
+struct share_moves *share_end(struct shard *sh, struct client *c)
+{
+    struct outq *q = c->out;
+    struct share_moves *mv;
+    bool more;
+
+    if (!sh->spills || sh->ending || !c->stored || q == NULL) {
+        return NULL;
+    }
+    more = c->nshared > 0 && q->inflight.count + q->queue.count + q->disk.fresh.count > 0;
+    mv = more || (c->nshared > 0 && q->disk.count > 0) ? moves_of(c) : q->moves;
+    if (mv == NULL || (mv->refs == 1 && !more && q->disk.count == 0)) {
+        return NULL; /* all that has been handed on is answered */
+    }
+    mv->ends = true;
+    mv->refs++;
+    if (c->nshared > 0 && q->disk.count > 0) {
+        move_stored_pages(sh, c, mv);
+    }
+    return mv;
 }
 
 void share_leaving(struct store_op *op, uint64_t session)

@@ -588,8 +588,8 @@ static bool is_quiet(const struct ticket_part *p)
     const struct ticket *t = p->ticket;
 
     return p->waiting == NULL && p->nlate == 0 &&
-           (p != &t->part[0] ||
-            (t->slot == NULL && t->slots == NULL && t->inbound == NULL && !t->retained));
+           (p != &t->part[0] || (t->slot == NULL && t->slots == NULL && t->inbound == NULL &&
+                                 t->moves == NULL && !t->retained));
 }
 
 void ticket_finish(struct ticket_part *p)
@@ -763,7 +763,8 @@ static void lazy_del(struct shard *sh, uint64_t session, uint64_t seq)
     }
 }
 
-static void late_del(struct ticket_part *p, uint64_t session, uint64_t seq)
+/* False: no memory. */
+static bool late_add(struct ticket_part *p, struct ticket_late what)
 {
     struct ticket_late *late = &p->first_late;
 
@@ -772,15 +773,25 @@ static void late_del(struct ticket_part *p, uint64_t session, uint64_t seq)
             const uint32_t cap = p->late_cap == 0 ? 4 : p->late_cap * 2;
             struct ticket_late *v = realloc(p->more_late, cap * sizeof(*v));
             if (v == NULL) {
-                return; /* as above */
+                return false;
             }
             p->more_late = v;
             p->late_cap = cap;
         }
         late = &p->more_late[p->nlate - 1];
     }
-    *late = (struct ticket_late){session, seq};
+    *late = what;
     p->nlate++;
+    return true;
+}
+
+static void run_late(struct shard *sh, const struct ticket_late *late)
+{
+    if (late->move != NULL) {
+        ticket_finish(&late->move->part[0]);
+    } else {
+        lazy_del(sh, late->session, late->seq);
+    }
 }
 
 /* Its ticket is with the store, or in our own chain: what we hand over comes behind it. */
@@ -805,13 +816,22 @@ void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *
         lazy_del(sh, client_session(c), o->seq);
         return;
     }
-    /* Its ticket has not been handed over: behind it, when the answer comes; or both vanish. */
-    late_del(p, client_session(c), o->seq);
+    /* Its ticket has not been handed over: behind it, when the answer comes; or both vanish. No
+     * memory: as in lazy_del(). */
+    (void)late_add(p, (struct ticket_late){.session = client_session(c), .seq = o->seq});
     ticket_forget(o);
     if (t->holds &&
         atomic_fetch_sub_explicit(&t->open, ONE_LIVE, memory_order_acq_rel) == ONE_LIVE) {
         vanish(sh, t);
     }
+}
+
+void ticket_move(struct out_msg *o, struct ticket *move)
+{
+    if (!late_add(o->wait->part, (struct ticket_late){.move = move})) {
+        ticket_finish(&move->part[0]); /* a removal too early: after a crash it comes twice */
+    }
+    ticket_forget(o);
 }
 
 /* ---- the answer, on each part's shard ---- */
@@ -835,6 +855,9 @@ static void origin_answered(struct shard *sh, struct ticket *t)
     if (t->retained && t->rc == ST_OK) {
         retained_move_out(sh->b->retained, t->part[0].msg);
     }
+    if (t->moves != NULL) {
+        share_moved(sh, t->moves, t->rc == ST_OK);
+    }
     if (t->slot != NULL) {
         slot_answered(sh, t->slot, t->rc);
     }
@@ -852,10 +875,10 @@ static void part_stored(struct shard *sh, struct ticket_part *p)
         outq_stored(sh, c, o);
     }
     if (p->nlate > 0) {
-        lazy_del(sh, p->first_late.session, p->first_late.seq);
+        run_late(sh, &p->first_late);
     }
     for (uint32_t i = 1; i < p->nlate; i++) {
-        lazy_del(sh, p->more_late[i - 1].session, p->more_late[i - 1].seq);
+        run_late(sh, &p->more_late[i - 1]);
     }
 }
 

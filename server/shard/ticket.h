@@ -45,9 +45,10 @@
 struct ticket_copy;  /* bytes that operations point to */
 struct ticket_slots; /* answers that wait, beyond the first */
 
-/* An entry that went before its ticket was handed over: its removal goes behind it. */
+/* An entry that went before its ticket was answered: its removal goes behind it. */
 struct ticket_late {
     uint64_t session, seq;
+    struct ticket *move; /* the unit that moves it to another session; NULL: a removal alone */
 };
 
 struct ticket_part {
@@ -88,10 +89,11 @@ struct ticket {
     struct ticket_slots *slots; /* more of them */
     struct idset *inbound;      /* whose entry `inbound_id` waits for this; NULL: none */
     uint16_t inbound_id;
-    bool retained;   /* its message is a retained one that need not stay in memory */
-    bool is_held;    /* in the shard's list */
-    uint32_t number; /* counts the shard's held tickets */
-    int64_t held_ms; /* since when */
+    struct share_moves *moves; /* whose message it hands on; NULL: none */
+    bool retained;             /* its message is a retained one that need not stay in memory */
+    bool is_held;              /* in the shard's list */
+    uint32_t number;           /* counts the shard's held tickets */
+    int64_t held_ms;           /* since when */
     struct ticket *held_next, *held_prev;
     struct ticket_part part[]; /* [0] is the origin's */
 };
@@ -126,6 +128,13 @@ void ticket_urgent(struct ticket_part *p);
 /* The message's entry goes for another reason than its acknowledgement: its ticket cannot vanish.
  */
 void ticket_keep(const struct out_msg *o);
+/*
+ * The message moves to another session. `move` takes its entry away and puts the new one; its first
+ * part is finished here, behind the answer to the ticket that puts the entry, so that a crash finds
+ * one of both. ticket_keep() has been called: that ticket does not vanish. The message waits no
+ * more.
+ */
+void ticket_move(struct out_msg *o, struct ticket *move);
 /* Answers what has vanished in this turn. */
 void ticket_run_gone(struct shard *sh);
 /* Hands over what has been held for long enough. */

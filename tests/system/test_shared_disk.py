@@ -104,9 +104,11 @@ class SharedOnDisk(unittest.TestCase):
 
     def test_killed_meanwhile(self):
         """CONNACK says that the session has ended; where the hand-over stands then is another matter."""
-        for delay in (0, 0.002, 0.005, 0.01, 0.03):
-            with DurableBroker(sync_us=1000) as b:
+        for sync_us, delay in ((1000, 0), (1000, 0.002), (1000, 0.005), (1000, 0.01), (1000, 0.03),
+                               (15000, 0.03), (15000, 0.06), (15000, 0.1), (15000, 0.15)):
+            with DurableBroker(sync_us=0) as b:
                 self.fill(b, n=400)
+                b.again("stop", sync_us=sync_us)
                 c = b.connect("a")
                 time.sleep(delay)
                 b.again("kill", sync_us=0)
