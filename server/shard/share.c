@@ -10,9 +10,9 @@
  * one - it goes on to a shard it has not been to, at most once round; nobody left - dropped,
  * counted. What was not sent when its member goes, and QoS 1 in flight when its session ends, comes
  * through share_move() [MQTT-4.8.2-4 ff.]. What an ending session has on disk only is read in
- * pages; each message moves in one unit. Until all have, the session stands in the store as one
- * that is leaving: without a client id, so that its client may have a new one, and found again by
- * the next start.
+ * pages; each message moves in one unit. Until the store has answered all of these, the session
+ * stands there as one that is leaving: without a client id, so that its client may have a new one,
+ * and found again by the next start.
  */
 #include "server/shard/ticket.h"
 

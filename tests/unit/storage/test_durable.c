@@ -143,27 +143,6 @@ static void test_kills(void)
     tmpdir_remove(&t);
 }
 
-struct answer {
-    struct store_unit unit;
-    _Atomic int rc;
-};
-
-static void answered(struct store_unit *u, enum store_rc rc)
-{
-    atomic_store(&((struct answer *)u)->rc, (int)rc);
-}
-
-static void submit_ok(struct store *s, struct store_op *ops, uint32_t n)
-{
-    struct answer a = {.unit = {.done = answered, .ops = ops, .nops = n}, .rc = -1};
-
-    UNIT_NEED(store_submit(s, &a.unit) == ST_OK);
-    while (atomic_load(&a.rc) < 0) {
-        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
-    }
-    CU_ASSERT_EQUAL(atomic_load(&a.rc), ST_OK);
-}
-
 struct seen {
     unsigned sessions, subs, inbound, wills, retained;
     struct store_session last;

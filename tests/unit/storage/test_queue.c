@@ -182,27 +182,6 @@ static struct store_options small(const struct tmpdir *t, uint32_t slice)
                                   .ballast = 1u << 20};
 }
 
-struct answer {
-    struct store_unit unit;
-    _Atomic int rc;
-};
-
-static void answered(struct store_unit *u, enum store_rc rc)
-{
-    atomic_store(&((struct answer *)u)->rc, (int)rc);
-}
-
-static void submit_ok(struct store *s, struct store_op *ops, uint32_t n)
-{
-    struct answer a = {.unit = {.done = answered, .ops = ops, .nops = n}, .rc = -1};
-
-    UNIT_NEED(store_submit(s, &a.unit) == ST_OK);
-    while (atomic_load(&a.rc) < 0) {
-        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
-    }
-    CU_ASSERT_EQUAL(atomic_load(&a.rc), ST_OK);
-}
-
 /* The payload of the entry: up to 6000 bytes, others for each. */
 static const char *payload(uint64_t seq)
 {
