@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define CHUNK_FIRST   464u   /* with its header 512 */
-#define CHUNK_MAX     32720u /* likewise 32 KiB: what jemalloc keeps for the thread */
-#define CHUNK_LEVELS  6u     /* a first chunk has 512 bytes to 16 KiB, by powers of two */
 #define CHUNK_HEADER  48u
+#define CHUNK_FIRST   (512u - CHUNK_HEADER)
+#define CHUNK_MAX     (32768u - CHUNK_HEADER) /* what jemalloc keeps for the thread */
+#define CHUNK_LEVELS  6u /* a first chunk has 512 bytes to 16 KiB, by powers of two */
 #define IOV_PER_WRITE 64
 #define TAIL_STEP     65536u
 

@@ -185,10 +185,8 @@ static void keep_end(struct shard *sh, struct client *c)
     }
     leaving = share_end(sh, c);
     op = ticket_lazy(sh, ST_SESSION_END);
-    if (op != NULL && leaving != NULL) {
-        share_leaving(op, client_session(c));
-    } else if (op != NULL) {
-        op->session = client_session(c);
+    if (op != NULL) {
+        share_end_op(op, client_session(c), leaving);
     }
     share_unref(sh, leaving);
 }

@@ -192,10 +192,8 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, struc
     *ok = t != NULL;
     if (t != NULL && ended.session != 0) {
         op = ticket_op(&t->part[0], ST_SESSION_END);
-        if (op != NULL && ended.leaving != NULL) {
-            share_leaving(op, ended.session);
-        } else if (op != NULL) {
-            op->session = ended.session;
+        if (op != NULL) {
+            share_end_op(op, ended.session, ended.leaving);
         }
     }
     if (t != NULL && c->durable) {

@@ -695,16 +695,15 @@ uint64_t share_of_mark(struct shard *sh, const struct client *c, uint32_t mark);
 /*
  * A stored session ends, client_end() follows: what it has through its groups is handed to other
  * members, from memory and, in pages, from the disk, and when the store has all of that under their
- * names it hears of the end. Until then it has share_leaving()'s record instead. NULL: there is
- * nothing like that, the end can be stored at once; else for share_unref(), when that record is on
- * its way.
+ * names it hears of the end. Until then it has a record that says so. NULL: there is nothing like
+ * that, the end can be stored at once; else for share_unref(), when that record is on its way.
  */
 struct share_moves *share_end(struct shard *sh, struct client *c);
 void share_unref(struct shard *sh, struct share_moves *mv); /* NULL is fine */
 /* A message of the session has been handed on, or (not stored) could not be. */
 void share_moved(struct shard *sh, struct share_moves *mv, bool stored);
-/* The record of a session that has ended; the operation is ST_SESSION_PUT. */
-void share_leaving(struct store_op *op, uint64_t session);
+/* What the store is told of the end: leaving is share_end()'s answer. */
+void share_end_op(struct store_op *op, uint64_t session, const struct share_moves *leaving);
 /* Removes any subscription, its membership included. */
 void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 

@@ -538,26 +538,32 @@ struct share_moves *share_end(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
     struct share_moves *mv;
-    bool more;
+    bool in_memory;
+    bool on_disk;
 
     if (!sh->spills || sh->ending || !c->stored || q == NULL) {
         return NULL;
     }
-    more = c->nshared > 0 && q->inflight.count + q->queue.count + q->disk.fresh.count > 0;
-    mv = more || (c->nshared > 0 && q->disk.count > 0) ? moves_of(c) : q->moves;
-    if (mv == NULL || (mv->refs == 1 && !more && q->disk.count == 0)) {
+    in_memory = c->nshared > 0 && q->inflight.count + q->queue.count + q->disk.fresh.count > 0;
+    on_disk = c->nshared > 0 && q->disk.count > 0;
+    mv = in_memory || on_disk ? moves_of(c) : q->moves;
+    if (mv == NULL || (mv->refs == 1 && !in_memory && !on_disk)) {
         return NULL; /* all that has been handed on is answered */
     }
     mv->ends = true;
     mv->refs++;
-    if (c->nshared > 0 && q->disk.count > 0) {
+    if (on_disk) {
         move_stored_pages(sh, c, mv);
     }
     return mv;
 }
 
-void share_leaving(struct store_op *op, uint64_t session)
+void share_end_op(struct store_op *op, uint64_t session, const struct share_moves *leaving)
 {
+    if (leaving == NULL) {
+        *op = (struct store_op){.kind = ST_SESSION_END, .session = session};
+        return;
+    }
     *op = (struct store_op){.kind = ST_SESSION_PUT,
                             .session = session,
                             .flags = SESSION_LEAVING,
