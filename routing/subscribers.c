@@ -179,22 +179,6 @@ static void find_together(const struct subscribers *s, const uint64_t *ids, uint
     }
 }
 
-struct filter_subs *subscribers_at_hint(struct subscribers *s, uint64_t id, uint32_t *hint)
-{
-    struct filter_subs *f = s->last;
-
-    if (f != NULL && f->id == id) {
-        return f;
-    }
-    f = at_place(s, *hint, id);
-    if (f == NULL) {
-        f = find_filter(s, id);
-        *hint = f == NULL ? 0 : f->place;
-    }
-    s->last = f;
-    return f;
-}
-
 void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
                             struct filter_subs **out)
 {

@@ -72,12 +72,9 @@ void subscribers_remove(struct subscribers *s, struct sub_owner *list, struct su
 
 /* ---- delivery ---- */
 struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter_id); /* or NULL */
-/* The same; *hint is 0, or what was put there for the same id by this shard before: it says where
- * to look. */
-struct filter_subs *subscribers_at_hint(struct subscribers *s, uint64_t id, uint32_t *hint);
 /*
  * For n filters, with as few waits for memory as for one; out[i] belongs to ids[i], as does
- * hints[i].
+ * hints[i]: 0, or what was put there for the same id by this shard before; it says where to look.
  */
 void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
                             struct filter_subs **out);

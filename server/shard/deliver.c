@@ -354,10 +354,6 @@ static void resolve(const struct shard *sh, const struct delivery *d, struct fou
     found->n = 0;
     found->total = 0;
     found->busy = false;
-    if (n == 1) {
-        note_found(found, subscribers_at_hint(sh->subs, ids[0], hints));
-        return;
-    }
     for (uint32_t at = 0; at < n; at += FILTERS_MAX) {
         uint32_t some = n - at < FILTERS_MAX ? n - at : FILTERS_MAX;
 
