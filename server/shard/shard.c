@@ -551,9 +551,7 @@ static void *run(void *arg)
 {
     struct shard *sh = arg;
 
-    if (sh->keeps) { /* the store's answers are on their way through here */
-        thread_short_slice();
-    }
+    thread_short_slice(); /* messages and the store's answers wait for it where others compute */
     rcu_register();
     /* acquire: partner of the release in shard_ask_to_stop(). */
     while (!atomic_load_explicit(&sh->stop, memory_order_acquire)) {
