@@ -8,7 +8,14 @@
  *     dense    nothing meets its removal in its batch: each message is removed 2000 publishes later
  *     drained  removed as soon as it is acknowledged
  *     kept     never removed: every message reaches the B-trees
- *     bare     LMDB alone: as many bytes as `kept` writes, appended with the same number in a batch
+ *     bare     LMDB alone: as many bytes as `kept` writes, appended in as many transactions in
+ *              pieces of 2000 bytes: what the bytes cost, whatever a message is
+ *     bare_each  likewise, but a value for each message, appended one after the other: what
+ * somebody pays who just puts messages into LMDB bare_log   likewise, and as many are removed at
+ * the other end in the same transaction, 16 MB behind: nothing can only be appended to
+ *
+ * The bare ones come with `kept`, whose messages and commits they repeat; none of them gives an
+ * answer to another thread or can be asked for a session's messages.
  *
  * cpu_us is that of the whole process for each message, submitting threads and fold included;
  * store_cpu_us is without the submitting threads, whose messages cost something as well. --start N:
@@ -294,46 +301,94 @@ static void make_sessions(struct store *s, uint64_t n)
 
 /* ---- bare LMDB ---- */
 
-/* As many batches of the same bytes, appended to one table of an environment in pieces of 2000. */
-static void run_bare(const char *dir, unsigned flight, uint64_t messages, uint64_t commits,
-                     double bytes)
-{
-    const double per_commit = bytes / (double)commits;
-    static char piece[2000];
-    uint64_t key = 1;
+/* One of the bare workloads: as many batches with as many bytes as the store's had. */
+struct bare {
+    const char *name;
+    bool each; /* a value for each message instead of pieces of 2000 bytes */
+    bool trim; /* a log: what is BARE_KEPT behind is removed in the same transaction */
+};
+static const struct bare bares[] = {
+    {.name = "bare"},
+    {.name = "bare_each", .each = true},
+    {.name = "bare_log", .each = true, .trim = true},
+};
+#define BARE_KEPT (16u << 20) /* bytes; as much as starts a fold of the store */
+
+struct bare_run {
     MDB_env *env;
     MDB_dbi dbi;
+    double value;        /* bytes of a value */
+    uint64_t key, first; /* the next one, and the oldest that is left */
+    uint64_t keep;       /* values; 0: all */
+};
+
+static void bare_append(struct bare_run *r, MDB_cursor *cur, size_t n)
+{
+    static char bytes[4096];
+    MDB_val k = {sizeof(r->key), &r->key};
+    MDB_val v = {n, bytes};
+
+    MICRO_NEED(mdb_cursor_put(cur, &k, &v, MDB_APPEND) == 0);
+    r->key++;
+}
+
+static void bare_commit(struct bare_run *r, double bytes)
+{
     MDB_txn *txn;
-    double cpu;
-    double wall;
+    MDB_cursor *cur;
+
+    MICRO_NEED(mdb_txn_begin(r->env, NULL, 0, &txn) == 0);
+    MICRO_NEED(mdb_cursor_open(txn, r->dbi, &cur) == 0);
+    for (; bytes >= 1; bytes -= r->value) {
+        bare_append(r, cur, (size_t)(bytes < r->value ? bytes : r->value));
+    }
+    while (r->keep > 0 && r->key - r->first > r->keep) {
+        MDB_val k;
+        MDB_val v;
+        MICRO_NEED(mdb_cursor_get(cur, &k, &v, MDB_FIRST) == 0 && mdb_cursor_del(cur, 0) == 0);
+        r->first++;
+    }
+    mdb_cursor_close(cur);
+    MICRO_NEED(mdb_txn_commit(txn) == 0);
+}
+
+static void bare_open(struct bare_run *r, const char *dir)
+{
+    MDB_txn *txn;
 
     clear(dir);
     mkdir(dir, 0750);
-    MICRO_NEED(mdb_env_create(&env) == 0 && mdb_env_set_mapsize(env, 16ull << 30) == 0);
-    MICRO_NEED(mdb_env_open(env, dir, MDB_NOTLS, 0640) == 0);
-    MICRO_NEED(mdb_txn_begin(env, NULL, 0, &txn) == 0);
-    MICRO_NEED(mdb_dbi_open(txn, NULL, MDB_INTEGERKEY, &dbi) == 0 && mdb_txn_commit(txn) == 0);
+    MICRO_NEED(mdb_env_create(&r->env) == 0 && mdb_env_set_mapsize(r->env, 16ull << 30) == 0);
+    MICRO_NEED(mdb_env_open(r->env, dir, MDB_NOTLS, 0640) == 0);
+    MICRO_NEED(mdb_txn_begin(r->env, NULL, 0, &txn) == 0);
+    MICRO_NEED(mdb_dbi_open(txn, NULL, MDB_INTEGERKEY, &r->dbi) == 0 && mdb_txn_commit(txn) == 0);
+}
+
+static void run_bare(const char *dir, const struct bare *b, unsigned flight, uint64_t messages,
+                     uint64_t commits, double bytes)
+{
+    struct bare_run r = {.key = 1, .first = 1};
+    double wall;
+    double cpu;
+
+    r.value = b->each ? bytes / (double)messages : 2000;
+    r.keep = b->trim ? (uint64_t)(BARE_KEPT / r.value) : 0;
+    bare_open(&r, dir);
+    bare_commit(&r, r.value * (double)r.keep); /* a log that has been there for a while */
     wall = micro_now_ns();
     cpu = process_cpu_ns();
     for (uint64_t i = 0; i < commits; i++) {
-        MICRO_NEED(mdb_txn_begin(env, NULL, 0, &txn) == 0);
-        for (double left = per_commit; left > 0; left -= sizeof(piece)) {
-            MDB_val k = {sizeof(key), &key};
-            MDB_val v = {left < sizeof(piece) ? (size_t)left + 1 : sizeof(piece), piece};
-            v.mv_size = v.mv_size > sizeof(piece) ? sizeof(piece) : v.mv_size;
-            MICRO_NEED(mdb_put(txn, dbi, &k, &v, MDB_APPEND) == 0);
-            key++;
-        }
-        MICRO_NEED(mdb_txn_commit(txn) == 0);
+        bare_commit(&r, bytes / (double)commits);
     }
     cpu = process_cpu_ns() - cpu;
     wall = micro_now_ns() - wall;
-    mdb_env_close(env);
+    mdb_env_close(r.env);
     clear(dir);
-    printf("{\"bench\": \"store\", \"workload\": \"bare\", \"in_flight\": %u, \"messages\": %llu, "
-           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"per_commit\": %.1f}\n",
-           flight, (unsigned long long)messages, (double)messages / wall * 1e9,
-           cpu / 1e3 / (double)messages, (double)messages / (double)commits);
+    printf("{\"bench\": \"store\", \"workload\": \"%s\", \"in_flight\": %u, \"messages\": %llu, "
+           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"per_commit\": %.1f, \"bytes_each\": %.0f}\n",
+           b->name, flight, (unsigned long long)messages, (double)messages / wall * 1e9,
+           cpu / 1e3 / (double)messages, (double)messages / (double)commits,
+           bytes / (double)messages);
     fflush(stdout);
 }
 
@@ -429,8 +484,10 @@ static void run_cell(const char *dir, enum workload load, unsigned flight, unsig
         free(t[i].old);
     }
     if (load == KEPT) {
-        run_bare(dir, flight, acked, after.commits - before.commits,
-                 (double)(after.journal_written - before.journal_written));
+        for (size_t i = 0; i < sizeof(bares) / sizeof(bares[0]); i++) {
+            run_bare(dir, &bares[i], flight, acked, after.commits - before.commits,
+                     (double)(after.journal_written - before.journal_written));
+        }
     }
     clear(dir);
 }
