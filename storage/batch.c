@@ -5,8 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define NONE      UINT32_MAX
-#define ROOM_KEPT (16u << 20)
+#define NONE UINT32_MAX
 
 /* What an operation is about; operations with the same subject and key meet. */
 enum subject {
@@ -34,7 +33,6 @@ void batch_fini(struct batch *b)
     free(b->items);
     free(b->table);
     free(b->left);
-    free(b->room);
     *b = (struct batch){0};
 }
 
@@ -50,11 +48,6 @@ void batch_reset(struct batch *b)
     b->n = 0;
     b->dead = 0;
     b->bytes = 0;
-    if (b->room_cap > ROOM_KEPT) { /* a huge message was there */
-        free(b->room);
-        b->room = NULL;
-        b->room_cap = 0;
-    }
     memset(b->kinds, 0, sizeof(b->kinds));
 }
 
@@ -287,16 +280,10 @@ struct sink {
 
 static void emit(struct sink *s, const struct store_op *op)
 {
-    struct store_op copy;
+    const uint32_t number = op->kind == ST_BODY_PUT ? s->now_s : op->number;
 
-    s->left[s->records++] = (struct gen_op){op, (uint32_t)(s->p - s->start)};
-    if (op->expires_ms != 0 || op->kind == ST_BODY_PUT) {
-        copy = *op;
-        copy.expires_ms = gen_time(op->expires_ms, s->clock);
-        copy.number = op->kind == ST_BODY_PUT ? s->now_s : op->number;
-        op = &copy;
-    }
-    s->p = record_encode(s->p, op);
+    s->left[s->records++] = (struct gen_op){op, (uint32_t)(s->p - s->start), gen_hash(op->session)};
+    s->p = record_encode_as(s->p, op, number, gen_time(op->expires_ms, s->clock));
 }
 
 static void emit_all(const struct batch *b, struct sink *s)
@@ -322,25 +309,18 @@ static void emit_all(const struct batch *b, struct sink *s)
 
 static bool seal_room(struct batch *b)
 {
-    if (b->room_cap < b->bytes + GROUP_HEADER) {
-        const size_t cap = (b->bytes + GROUP_HEADER) * 2;
-        free(b->room);
-        b->room = malloc(cap);
-        b->room_cap = b->room == NULL ? 0 : cap;
-    }
     if (b->left_cap < b->n) {
         free(b->left);
         b->left = malloc(b->cap * sizeof(*b->left));
         b->left_cap = b->left == NULL ? 0 : b->cap;
     }
-    return b->room != NULL && b->left != NULL;
+    return b->left != NULL;
 }
 
-enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t **buf)
+enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t *buf)
 {
     struct sink s = {.now_s = (uint32_t)(g->wall_ms / 1000), .clock = clock};
 
-    *buf = NULL;
     g->records = 0;
     g->free_id = b->free_id;
     if (b->n == 0) {
@@ -352,20 +332,14 @@ enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_
     if (!seal_room(b)) {
         return ST_NOMEM;
     }
-    s.start = b->room;
-    s.p = b->room + GROUP_HEADER;
+    s.start = buf;
+    s.p = buf + GROUP_HEADER;
     s.left = b->left;
     emit_all(b, &s);
-    if (s.records == 0) {
-        return ST_OK;
-    }
     g->records = s.records;
-    g->length = (uint32_t)(s.p - s.start);
-    group_seal(b->room, g);
-    *buf = malloc(g->length); /* it is kept until it is folded: exactly as long as it is */
-    if (*buf == NULL) {
-        return ST_NOMEM;
+    if (s.records > 0) {
+        g->length = (uint32_t)(s.p - s.start);
+        group_seal(buf, g);
     }
-    memcpy(*buf, b->room, g->length);
     return ST_OK;
 }

@@ -44,8 +44,6 @@ struct batch {
     /* Made by batch_seal(): what is left, in the order of its records. */
     struct gen_op *left;
     uint32_t left_cap;
-    uint8_t *room; /* where groups are encoded */
-    size_t room_cap;
 };
 
 /* Bytes of an operation's record, at most. */
@@ -59,13 +57,19 @@ void batch_reset(struct batch *b);
 /* False: no memory; the unit is not in the batch. */
 bool batch_add(struct batch *b, const struct store_unit *u) __attribute__((warn_unused_result));
 
+/* Bytes of the batch as a group, at most. */
+static inline size_t batch_group_max(const struct batch *b)
+{
+    return b->bytes + GROUP_HEADER;
+}
+
 /*
- * What is left as a sealed group, in *buf (malloc'd, the caller's), and in b->left, until the next
- * operation on the batch. g->number and g->wall_ms are
- * given, the rest is filled in; nothing left: g->records 0 and *buf NULL. clock: what is
- * to be added to the times of operations. ST_NOSPACE: larger than a group may be.
+ * What is left as a sealed group, in buf (batch_group_max() bytes), and in b->left, until the next
+ * operation on the batch. g->number and g->wall_ms are given, the rest is filled in; nothing left:
+ * g->records 0. clock: what is to be added to the times of operations. ST_NOSPACE: larger than a
+ * group may be.
  */
-enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t **buf)
+enum store_rc batch_seal(struct batch *b, int64_t clock, struct group *g, uint8_t *buf)
     __attribute__((warn_unused_result));
 
 #endif

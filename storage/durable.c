@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define STACK (256 * 1024)
+#define SPARE_FOLDS                                                                                \
+    3 /* times what starts a fold: with its index a generation is twice its records */
 
 void durable_log(const struct durable *d, int level, const char *fmt, ...)
 {
@@ -193,6 +195,7 @@ static void durable_close(struct store *s)
     mark_stopped(d);
     gen_unref(d->cur);
     gen_unref(d->folding);
+    spare_fini(&d->spare);
     free(d->ended);
     batch_fini(&d->batch);
     env_close(&d->journal.env);
@@ -342,7 +345,8 @@ static struct durable *create(const struct store_options *o)
     d->reads_last = &d->reads;
     d->fetches_last = &d->fetches;
     d->fold_rate = 200000; /* until the first fold has been timed */
-    d->cur = gen_create();
+    spare_init(&d->spare, SPARE_FOLDS * d->o.fold_bytes);
+    d->cur = gen_create(&d->spare);
     init_locks(d);
     return d;
 }

@@ -13,8 +13,8 @@
  *                 over I/O
  *     read_lock   the reader's lists
  *     stats_lock  counters
- * No thread holds two of them. Environments: only the store thread writes to `journal`, only the
- * fold thread to `state`.
+ * No thread holds two of them; spare.h has a lock of its own, taken last. Environments: only the
+ * store thread writes to `journal`, only the fold thread to `state`.
  */
 #ifndef NOCTULE_STORAGE_DURABLE_H
 #define NOCTULE_STORAGE_DURABLE_H
@@ -60,6 +60,7 @@ struct durable {
     struct pace pace;
     int64_t commit_us; /* of the last one */
 
+    struct spare spare; /* of the generations */
     pthread_mutex_t gens_lock;
     pthread_cond_t fold_wake; /* for the fold thread */
     struct gen *cur, *folding;

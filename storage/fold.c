@@ -859,7 +859,7 @@ static void count_fold(struct durable *d, const struct gen *g, int64_t us)
 /* Holding gens_lock. One fold, with as many tries as it takes; false: given up. */
 static bool fold_once(struct durable *d)
 {
-    struct gen *next = gen_create();
+    struct gen *next = gen_create(&d->spare);
     const int64_t began = durable_mono_us();
     int rc;
 

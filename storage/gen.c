@@ -7,51 +7,37 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define CHUNK 65536u
+#define ARRAY_LEAST 4u
 
-struct gen_chunk {
-    struct gen_chunk *next, *newer;
-    size_t used; /* bytes of data */
-    _Alignas(16) uint8_t data[];
-};
-
-/* Zeroed, for as long as the generation lives. */
-static void *chunk_alloc(struct gen_chunk **list, size_t size)
+/* For as long as the generation lives; not zeroed. */
+static void *alloc(struct gen *g, struct block **list, size_t size)
 {
-    struct gen_chunk *c = *list;
+    struct block *b = *list;
     void *p;
 
-    if (c == NULL || c->used + size > CHUNK) {
-        c = calloc(1, sizeof(*c) + CHUNK);
-        if (c == NULL) {
+    if (b == NULL || b->used + size > b->size) {
+        b = spare_take(g->spare, SPARE_SMALL);
+        if (b == NULL) {
             return NULL;
         }
-        c->next = *list;
-        if (c->next != NULL) {
-            c->next->newer = c;
+        b->next = *list;
+        if (b->next != NULL) {
+            b->next->newer = b;
         }
-        *list = c;
+        *list = b;
     }
-    p = c->data + c->used;
-    c->used += size;
+    p = b->data + b->used;
+    b->used += size;
     return p;
 }
 
-static void chunks_free(struct gen_chunk *c)
-{
-    while (c != NULL) {
-        struct gen_chunk *next = c->next;
-        free(c);
-        c = next;
-    }
-}
-
-struct gen *gen_create(void)
+struct gen *gen_create(struct spare *spare)
 {
     struct gen *g = calloc(1, sizeof(*g));
 
     if (g != NULL) {
         atomic_init(&g->refs, 1);
+        g->spare = spare;
     }
     return g;
 }
@@ -62,43 +48,52 @@ void gen_ref(struct gen *g)
     atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
 }
 
+static bool is_own(const struct gen_entries *e)
+{
+    return e->cap > ARRAY_LEAST << (GEN_ARRAYS - 1);
+}
+
+static void free_own(struct gen *g)
+{
+    for (uint32_t i = 0; i < g->sessions_cap && g->own > 0; i++) {
+        const struct gen_session *s = g->sessions[i].s;
+        if (s != NULL) {
+            free(is_own(&s->puts) ? s->puts.v : NULL);
+            free(is_own(&s->olds) ? s->olds.v : NULL);
+            free(s->inbound);
+        }
+    }
+}
+
 void gen_unref(struct gen *g)
 {
     if (g == NULL || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
-    for (uint32_t i = 0; i < g->sessions_cap; i++) {
-        if (g->sessions[i].s != NULL) {
-            free(g->sessions[i].s->puts.v);
-            free(g->sessions[i].s->olds.v);
-            free(g->sessions[i].s->inbound);
-        }
-    }
+    free_own(g);
     for (uint32_t i = 0; i < g->ngroups; i++) {
         free(g->groups[i]);
     }
-    chunks_free(g->bodies);
-    chunks_free(g->pool);
+    spare_give(g->spare, g->bodies);
+    spare_give(g->spare, g->pool);
+    spare_give(g->spare, g->texts);
+    if (g->nsessions >= g->sessions_cap / 8) {
+        spare_give_table(g->spare, g->sessions, g->sessions_cap * sizeof(*g->sessions));
+    } else { /* far too large for what came */
+        free(g->sessions);
+    }
     free(g->groups);
-    free(g->sessions);
     free(g->named);
     free(g->named_tags);
     free(g);
 }
 
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
-    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
-    return x ^ (x >> 32);
-}
-
 /* ---- sessions ---- */
 
 static struct gen_session_slot *session_slot(struct gen_session_slot *t, uint32_t cap,
-                                             uint64_t session)
+                                             uint64_t session, uint32_t hash)
 {
-    uint32_t i = (uint32_t)mix(session) & (cap - 1);
+    uint32_t i = hash & (cap - 1);
 
     while (t[i].s != NULL && t[i].session != session) {
         i = (i + 1) & (cap - 1);
@@ -108,20 +103,32 @@ static struct gen_session_slot *session_slot(struct gen_session_slot *t, uint32_
 
 const struct gen_session *gen_find(const struct gen *g, uint64_t session)
 {
-    return g->sessions_cap == 0 ? NULL : session_slot(g->sessions, g->sessions_cap, session)->s;
+    return g->sessions_cap == 0
+               ? NULL
+               : session_slot(g->sessions, g->sessions_cap, session, gen_hash(session))->s;
 }
 
 static bool sessions_grow(struct gen *g)
 {
-    const uint32_t cap = g->sessions_cap == 0 ? 64 : g->sessions_cap * 2;
-    struct gen_session_slot *t = calloc(cap, sizeof(*t));
+    size_t bytes = (g->sessions_cap == 0 ? 64 : g->sessions_cap * 2) * sizeof(*g->sessions);
+    struct gen_session_slot *t = NULL;
+    uint32_t cap;
 
-    if (t == NULL) {
-        return false;
+    if (g->sessions_cap == 0) {
+        t = spare_take_table(g->spare, &bytes);
     }
+    if (t == NULL) {
+        t = malloc(bytes);
+        if (t == NULL) {
+            return false;
+        }
+        memset(t, 0, bytes); /* not calloc(): a page is looked at before it is written to */
+    }
+    cap = (uint32_t)(bytes / sizeof(*t));
     for (uint32_t i = 0; i < g->sessions_cap; i++) {
         if (g->sessions[i].s != NULL) {
-            *session_slot(t, cap, g->sessions[i].session) = g->sessions[i];
+            const uint64_t session = g->sessions[i].session;
+            *session_slot(t, cap, session, gen_hash(session)) = g->sessions[i];
         }
     }
     free(g->sessions);
@@ -130,20 +137,20 @@ static bool sessions_grow(struct gen *g)
     return true;
 }
 
-static struct gen_session *session_need(struct gen *g, uint64_t session)
+static struct gen_session *session_need(struct gen *g, uint64_t session, uint32_t hash)
 {
     struct gen_session_slot *slot;
 
     if (g->nsessions >= g->sessions_cap / 4 * 3 && !sessions_grow(g)) {
         return NULL;
     }
-    slot = session_slot(g->sessions, g->sessions_cap, session);
+    slot = session_slot(g->sessions, g->sessions_cap, session, hash);
     if (slot->s == NULL) {
-        struct gen_session *s = chunk_alloc(&g->pool, sizeof(*s));
+        struct gen_session *s = alloc(g, &g->pool, sizeof(*s));
         if (s == NULL) {
             return NULL;
         }
-        s->session = session;
+        *s = (struct gen_session){.session = session};
         *slot = (struct gen_session_slot){session, s};
         g->nsessions++;
     }
@@ -171,8 +178,55 @@ uint32_t gen_lower(const struct gen_entries *e, uint64_t seq)
     return lo;
 }
 
+/* Arrays of up to 1024 entries lie in blocks; one that grows leaves its place to others. */
+static struct gen_entry *array_take(struct gen *g, unsigned size)
+{
+    void *p = g->arrays[size];
+
+    if (p == NULL) {
+        return alloc(g, &g->pool, (ARRAY_LEAST << size) * sizeof(struct gen_entry));
+    }
+    memcpy(&g->arrays[size], p, sizeof(void *));
+    return p;
+}
+
+static void array_give(struct gen *g, unsigned size, struct gen_entry *v)
+{
+    memcpy(v, &g->arrays[size], sizeof(void *));
+    g->arrays[size] = v;
+}
+
+static unsigned array_size(uint32_t cap)
+{
+    return (unsigned)__builtin_ctz(cap / ARRAY_LEAST);
+}
+
+static bool entries_grow(struct gen *g, struct gen_entries *e)
+{
+    const uint32_t cap = e->cap == 0 ? ARRAY_LEAST : e->cap * 2;
+    const bool own = array_size(cap) >= GEN_ARRAYS;
+    struct gen_entry *v;
+
+    if (is_own(e)) {
+        v = realloc(e->v, cap * sizeof(*v));
+    } else {
+        v = own ? malloc(cap * sizeof(*v)) : array_take(g, array_size(cap));
+        if (v != NULL && e->n > 0) {
+            memcpy(v, e->v, e->n * sizeof(*v));
+            array_give(g, array_size(e->cap), e->v);
+        }
+        g->own += v != NULL && own;
+    }
+    if (v == NULL) {
+        return false;
+    }
+    e->v = v;
+    e->cap = cap;
+    return true;
+}
+
 /* The entry with this seq; *made: it is new, zeroed but for seq. */
-static struct gen_entry *entry_need(struct gen_entries *e, uint64_t seq, bool *made)
+static struct gen_entry *entry_need(struct gen *g, struct gen_entries *e, uint64_t seq, bool *made)
 {
     const uint32_t at = gen_lower(e, seq);
 
@@ -180,16 +234,12 @@ static struct gen_entry *entry_need(struct gen_entries *e, uint64_t seq, bool *m
     if (!*made) {
         return &e->v[at];
     }
-    if (e->n == e->cap) {
-        const uint32_t cap = e->cap == 0 ? 4 : e->cap * 2;
-        struct gen_entry *v = realloc(e->v, cap * sizeof(*v));
-        if (v == NULL) {
-            return NULL;
-        }
-        e->v = v;
-        e->cap = cap;
+    if (e->n == e->cap && !entries_grow(g, e)) {
+        return NULL;
     }
-    memmove(&e->v[at + 1], &e->v[at], (e->n - at) * sizeof(*e->v));
+    if (at < e->n) {
+        memmove(&e->v[at + 1], &e->v[at], (e->n - at) * sizeof(*e->v));
+    }
     e->n++;
     e->v[at] = (struct gen_entry){.seq = seq};
     return &e->v[at];
@@ -210,11 +260,11 @@ static struct gen_entry *born_here(struct gen_session *s, uint64_t seq)
     return &e->v[at];
 }
 
-static bool add_put(struct gen_session *s, const struct store_op *op, struct gen_body *last,
-                    int64_t clock)
+static bool add_put(struct gen *g, struct gen_session *s, const struct store_op *op,
+                    struct gen_body *last, int64_t clock)
 {
     bool made;
-    struct gen_entry *e = entry_need(&s->puts, op->seq, &made);
+    struct gen_entry *e = entry_need(g, &s->puts, op->seq, &made);
 
     if (e == NULL || !made) { /* never used again: a second one changes nothing */
         return e != NULL;
@@ -233,13 +283,13 @@ static bool add_put(struct gen_session *s, const struct store_op *op, struct gen
     return true;
 }
 
-static bool add_change(struct gen_session *s, const struct store_op *op)
+static bool add_change(struct gen *g, struct gen_session *s, const struct store_op *op)
 {
     struct gen_entry *e = born_here(s, op->seq);
     bool made;
 
     if (e == NULL) {
-        e = entry_need(&s->olds, op->seq, &made);
+        e = entry_need(g, &s->olds, op->seq, &made);
         if (e == NULL) {
             return false;
         }
@@ -261,7 +311,7 @@ static bool add_change(struct gen_session *s, const struct store_op *op)
     return true;
 }
 
-static bool add_inbound(struct gen_session *s, const struct store_op *op)
+static bool add_inbound(struct gen *g, struct gen_session *s, const struct store_op *op)
 {
     if (s->ninbound == s->inbound_cap) {
         const uint32_t cap = s->inbound_cap == 0 ? 8 : s->inbound_cap * 2;
@@ -269,6 +319,7 @@ static bool add_inbound(struct gen_session *s, const struct store_op *op)
         if (v == NULL) {
             return false;
         }
+        g->own += s->inbound_cap == 0;
         s->inbound = v;
         s->inbound_cap = cap;
     }
@@ -289,7 +340,7 @@ static bool same_name(const struct gen_named *n, const struct store_op *op)
 
 static uint32_t named_tag(enum store_op_kind kind, uint64_t session, uint64_t hash)
 {
-    return (uint32_t)mix(hash ^ mix(session) ^ (uint64_t)kind);
+    return gen_hash(hash ^ session * 0x9e3779b97f4a7c15u ^ (uint64_t)kind);
 }
 
 static bool named_grow(struct gen *g)
@@ -343,7 +394,7 @@ static bool add_named(struct gen *g, const struct store_op *op, enum store_op_ki
         }
     }
     if (n == NULL) {
-        n = chunk_alloc(&g->pool, sizeof(*n));
+        n = alloc(g, &g->pool, sizeof(*n));
         if (n == NULL) {
             return false;
         }
@@ -386,7 +437,7 @@ bool gen_find_retained(const struct gen *g, struct store_bytes name, struct gen_
 static struct gen_body *add_body(struct gen *g, const struct store_op *op, const uint8_t *record,
                                  const uint8_t *end)
 {
-    struct gen_body *b = chunk_alloc(&g->bodies, sizeof(*b));
+    struct gen_body *b = alloc(g, &g->bodies, sizeof(*b));
 
     if (b != NULL) {
         *b = (struct gen_body){.id = op->body, .record = record, .end = end, .size = body_size(op)};
@@ -397,9 +448,9 @@ static struct gen_body *add_body(struct gen *g, const struct store_op *op, const
 }
 
 static bool add_of_session(struct gen *g, const struct store_op *op, const uint8_t *record,
-                           const uint8_t *end, struct gen_body *last, int64_t clock)
+                           const uint8_t *end, uint32_t hash, struct gen_body *last, int64_t clock)
 {
-    struct gen_session *s = session_need(g, op->session);
+    struct gen_session *s = session_need(g, op->session, hash);
 
     if (s == NULL) {
         return false;
@@ -413,16 +464,16 @@ static bool add_of_session(struct gen *g, const struct store_op *op, const uint8
         s->ended = true;
         return true;
     case ST_ENTRY_PUT:
-        return add_put(s, op, last, clock);
+        return add_put(g, s, op, last, clock);
     case ST_ENTRY_STEP:
     case ST_ENTRY_DEL:
-        return add_change(s, op);
+        return add_change(g, s, op);
     case ST_SUB_PUT:
     case ST_SUB_DEL:
         return add_named(g, op, ST_SUB_PUT, record, end);
     case ST_INBOUND_PUT:
     case ST_INBOUND_DEL:
-        return add_inbound(s, op);
+        return add_inbound(g, s, op);
     case ST_BODY_PUT:
     case ST_RETAINED_PUT:
     case ST_RETAINED_DEL:
@@ -434,9 +485,9 @@ static bool add_of_session(struct gen *g, const struct store_op *op, const uint8
     return true;
 }
 
-/* *last: the body that came last. False: no memory. */
+/* hash: gen_hash() of its session. *last: the body that came last. False: no memory. */
 static bool add_op(struct gen *g, const struct store_op *op, const uint8_t *record,
-                   const uint8_t *end, struct gen_body **last, int64_t clock)
+                   const uint8_t *end, uint32_t hash, struct gen_body **last, int64_t clock)
 {
     switch (op->kind) {
     case ST_BODY_PUT:
@@ -460,7 +511,7 @@ static bool add_op(struct gen *g, const struct store_op *op, const uint8_t *reco
     case ST_OP_KINDS:
         break;
     }
-    return add_of_session(g, op, record, end, *last, clock);
+    return add_of_session(g, op, record, end, hash, *last, clock);
 }
 
 static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *end,
@@ -476,7 +527,7 @@ static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *e
         if (!record_decode(&p, end, &op)) {
             return GEN_BAD;
         }
-        if (!add_op(g, &op, record, p, &last, 0)) {
+        if (!add_op(g, &op, record, p, gen_hash(op.session), &last, 0)) {
             return GEN_NOMEM;
         }
     }
@@ -498,14 +549,14 @@ static void look_ahead(const struct gen *g, const struct gen_op *ops, uint32_t i
         return;
     }
     if (i + 3 * AHEAD < n) {
-        __builtin_prefetch(&g->sessions[(uint32_t)mix(ops[i + 3 * AHEAD].op->session) & mask]);
+        __builtin_prefetch(&g->sessions[ops[i + 3 * AHEAD].hash & mask]);
     }
     if (i + 2 * AHEAD < n) {
-        slot = &g->sessions[(uint32_t)mix(ops[i + 2 * AHEAD].op->session) & mask];
+        slot = &g->sessions[ops[i + 2 * AHEAD].hash & mask];
         __builtin_prefetch(slot->s);
     }
     if (i + AHEAD < n) {
-        slot = &g->sessions[(uint32_t)mix(ops[i + AHEAD].op->session) & mask];
+        slot = &g->sessions[ops[i + AHEAD].hash & mask];
         if (slot->s != NULL && slot->s->puts.n > 0) {
             const struct gen_entries *e = &slot->s->puts;
             const bool del = ops[i + AHEAD].op->kind == ST_ENTRY_DEL && e->hint < e->n;
@@ -523,7 +574,7 @@ static enum gen_rc add_ops(struct gen *g, const uint8_t *buf, uint32_t n, const 
         const uint32_t next = i + 1 < nops ? ops[i + 1].at : n;
 
         look_ahead(g, ops, i, nops);
-        if (!add_op(g, ops[i].op, buf + ops[i].at, buf + next, &last, clock)) {
+        if (!add_op(g, ops[i].op, buf + ops[i].at, buf + next, ops[i].hash, &last, clock)) {
             return GEN_NOMEM;
         }
     }
@@ -546,13 +597,9 @@ static bool keep_buffer(struct gen *g, uint8_t *buf)
     return true;
 }
 
-/* The generation owns the group's buffer from now on. False: no memory. */
-static bool take_group(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key,
+static void note_group(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t next_key,
                        struct group *group)
 {
-    if (!keep_buffer(g, buf)) {
-        return false;
-    }
     group_peek(buf, group);
     if (g->last == 0) {
         g->first = group->number;
@@ -563,7 +610,6 @@ static bool take_group(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_ke
     g->next_key = next_key;
     g->bytes += n;
     g->records += group->records;
-    return true;
 }
 
 enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
@@ -571,24 +617,46 @@ enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
     struct group group;
     enum gen_rc rc;
 
-    if (!take_group(g, buf, n, next_key, &group)) {
+    if (!keep_buffer(g, buf)) {
         return GEN_NOMEM;
     }
+    note_group(g, buf, n, next_key, &group);
     rc = add_records(g, buf + GROUP_HEADER, buf + n, group.records);
     g->partial = rc != GEN_OK;
     return rc;
 }
 
-enum gen_rc gen_add_ops(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key,
+uint8_t *gen_room(struct gen *g, size_t n)
+{
+    struct block *b = g->texts;
+
+    if (b == NULL || b->size - b->used < n) {
+        b = spare_take(g->spare, n > SPARE_LARGE ? n : SPARE_LARGE);
+        if (b == NULL) {
+            return NULL;
+        }
+        b->next = g->texts;
+        g->texts = b;
+    }
+    return b->data + b->used;
+}
+
+enum gen_rc gen_add_ops(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t next_key,
                         const struct gen_op *ops, int64_t clock)
 {
+    uint8_t *room = gen_room(g, n);
     struct group group;
     enum gen_rc rc;
 
-    if (!take_group(g, buf, n, next_key, &group)) {
+    if (room == NULL) {
         return GEN_NOMEM;
     }
-    rc = add_ops(g, buf, n, ops, group.records, clock);
+    if (room != buf) { /* the one it was encoded for has been frozen meanwhile */
+        memcpy(room, buf, n);
+    }
+    g->texts->used += n;
+    note_group(g, room, n, next_key, &group);
+    rc = add_ops(g, room, n, ops, group.records, clock);
     g->partial = rc != GEN_OK;
     return rc;
 }
@@ -618,7 +686,7 @@ uint32_t gen_oldest_s(struct gen *g)
 
 void gen_each_body(struct gen *g, void (*fn)(void *arg, struct gen_body *b), void *arg)
 {
-    for (struct gen_chunk *c = g->bodies; c != NULL; c = c->next) {
+    for (struct block *c = g->bodies; c != NULL; c = c->next) {
         for (size_t at = 0; at < c->used; at += sizeof(struct gen_body)) {
             fn(arg, (struct gen_body *)(void *)(c->data + at));
         }

@@ -10,11 +10,13 @@
  * may read it without; only fields marked "fold's" change then, and only the fold thread uses them.
  *
  * Ownership  counted; the buffers of its groups are its own and everything else points into them.
+ * Its memory comes from blocks that the last reference leaves to the next generation (spare.h).
  */
 #ifndef NOCTULE_STORAGE_GEN_H
 #define NOCTULE_STORAGE_GEN_H
 
 #include "storage/record.h"
+#include "storage/spare.h"
 
 #include <stdatomic.h>
 
@@ -46,11 +48,20 @@ struct gen_entries { /* in the order of seq */
     uint32_t hint; /* behind the one that was found last: queues are emptied in their order */
 };
 
-/* An operation of a group, and where its record begins in the group's buffer. */
+/* An operation of a group, where its record begins in the group's buffer, and gen_hash() of its
+ * session. */
 struct gen_op {
     const struct store_op *op;
     uint32_t at;
+    uint32_t hash;
 };
+
+static inline uint32_t gen_hash(uint64_t x)
+{
+    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
+    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93u;
+    return (uint32_t)(x ^ (x >> 32));
+}
 
 struct gen_session {
     uint64_t session;
@@ -72,7 +83,7 @@ struct gen_named {
     bool del;
 };
 
-struct gen_chunk;
+#define GEN_ARRAYS 9u /* sizes of arrays of entries that lie in blocks: 4, 8 ... 1024 */
 
 /* The id stands beside the pointer: looking for one touches no other session. */
 struct gen_session_slot {
@@ -95,15 +106,20 @@ struct gen {
     uint32_t *named_tags;     /* beside them, of their hashes: others are told without a look */
     uint32_t nnamed, named_cap;
     uint32_t nbodies;
-    struct gen_chunk *bodies; /* the newest first */
-    struct gen_chunk *oldest; /* bodies before this chunk's `oldest_at` have no entries any more */
+    struct spare *spare;  /* NULL: none */
+    struct block *bodies; /* the newest first */
+    struct block *oldest; /* bodies before this block's `oldest_at` have no entries any more */
     size_t oldest_at;
-    struct gen_chunk *pool; /* of sessions and named */
-    uint8_t **groups;
+    struct block *pool;       /* of sessions, named, and arrays of entries */
+    struct block *texts;      /* of groups; the newest first */
+    void *arrays[GEN_ARRAYS]; /* that have grown out of their place: each begins with the next */
+    uint32_t own;             /* arrays of sessions that are malloc'd */
+    uint8_t **groups;         /* malloc'd: of gen_add() */
     uint32_t ngroups, groups_cap;
 };
 
-struct gen *gen_create(void);
+/* spare: outlives the generation; NULL is fine. */
+struct gen *gen_create(struct spare *spare);
 void gen_ref(struct gen *g);
 void gen_unref(struct gen *g); /* NULL is fine */
 
@@ -112,11 +128,16 @@ enum gen_rc { GEN_OK, GEN_BAD, GEN_NOMEM };
  * the generation fit for gen_unref() only. */
 enum gen_rc gen_add(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key)
     __attribute__((warn_unused_result));
+/* Room for a group of at most n bytes, for gen_add_ops(); until then nothing has been taken. NULL:
+ * no memory. */
+uint8_t *gen_room(struct gen *g, size_t n);
 /*
  * The same without decoding what was encoded a moment ago: the group's operations, one for each
- * record in the order of the records. clock: what the records' times have more than the operations.
+ * record in the order of the records. buf: what gen_room() gave, of this generation, or of another
+ * one that is still there: then it is copied. clock: what the records' times have more than the
+ * operations.
  */
-enum gen_rc gen_add_ops(struct gen *g, uint8_t *buf, uint32_t n, uint64_t next_key,
+enum gen_rc gen_add_ops(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t next_key,
                         const struct gen_op *ops, int64_t clock)
     __attribute__((warn_unused_result));
 

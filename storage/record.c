@@ -152,7 +152,11 @@ size_t record_size(const struct store_op *op)
            ((f & F_DATA) != 0 ? bytes_size(&op->data) : 0);
 }
 
-static uint8_t *put_integers(uint8_t *p, const struct store_op *op, unsigned f)
+/* Where the fields are known, the questions for them go away. */
+static inline __attribute__((always_inline)) uint8_t *put_fields(uint8_t *p,
+                                                                 const struct store_op *op,
+                                                                 unsigned f, uint32_t number,
+                                                                 int64_t expires_ms)
 {
     if ((f & F_FLAGS) != 0) {
         *p++ = op->flags;
@@ -166,7 +170,7 @@ static uint8_t *put_integers(uint8_t *p, const struct store_op *op, unsigned f)
         p += 4;
     }
     if ((f & F_NUMBER) != 0) {
-        p = put_varint(p, op->number);
+        p = put_varint(p, number);
     }
     if ((f & F_SESSION) != 0) {
         p = put_varint(p, op->session);
@@ -178,28 +182,38 @@ static uint8_t *put_integers(uint8_t *p, const struct store_op *op, unsigned f)
         p = put_varint(p, op->body);
     }
     if ((f & F_EXPIRES) != 0) {
-        p = put_varint(p, (uint64_t)op->expires_ms);
+        p = put_varint(p, (uint64_t)expires_ms);
     }
-    return p;
-}
-
-uint8_t *record_encode(uint8_t *p, const struct store_op *op)
-{
-    const unsigned form = form_of(op);
-    const unsigned f = forms[form].fields;
-
-    *p++ = (uint8_t)form;
-    p = put_integers(p, op, f);
     if ((f & F_NAME) != 0) {
         p = put_bytes(p, &op->name);
     }
     if ((f & F_PROPS) != 0) {
         p = put_bytes(p, &op->props);
     }
-    if ((f & F_DATA) != 0) {
-        p = put_bytes(p, &op->data);
+    return (f & F_DATA) != 0 ? put_bytes(p, &op->data) : p;
+}
+
+uint8_t *record_encode_as(uint8_t *p, const struct store_op *op, uint32_t number,
+                          int64_t expires_ms)
+{
+    const unsigned form = form_of(op);
+
+    *p++ = (uint8_t)form;
+    switch (form) { /* those of every message */
+    case BODY_WITH_TIME:
+        return put_fields(p, op, forms[BODY_WITH_TIME].fields, number, expires_ms);
+    case ST_ENTRY_PUT + 1:
+        return put_fields(p, op, forms[ST_ENTRY_PUT + 1].fields, number, expires_ms);
+    case ST_ENTRY_DEL + 1:
+        return put_fields(p, op, forms[ST_ENTRY_DEL + 1].fields, number, expires_ms);
+    default:
+        return put_fields(p, op, forms[form].fields, number, expires_ms);
     }
-    return p;
+}
+
+uint8_t *record_encode(uint8_t *p, const struct store_op *op)
+{
+    return record_encode_as(p, op, op->number, op->expires_ms);
 }
 
 static bool get_small(const uint8_t **p, const uint8_t *end, struct store_op *op, unsigned f)

@@ -17,6 +17,9 @@
 size_t record_size(const struct store_op *op);
 /* Writes record_size() bytes; the end of them. */
 uint8_t *record_encode(uint8_t *p, const struct store_op *op);
+/* The same with another number and another time. */
+uint8_t *record_encode_as(uint8_t *p, const struct store_op *op, uint32_t number,
+                          int64_t expires_ms);
 /*
  * One record from *p, which moves behind it. Views in *op point into the bytes. False: no valid
  * record is there; *p has not moved.

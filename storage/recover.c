@@ -346,7 +346,7 @@ static bool replay_group(void *arg, uint8_t *buf, uint32_t n, uint64_t next_key)
     enum gen_rc rc;
 
     if (r->g == NULL) {
-        r->g = gen_create();
+        r->g = gen_create(&r->d->spare);
         if (r->g == NULL) {
             free(buf);
             return false;

@@ -266,7 +266,7 @@ static void count_commit(struct durable *d, const struct group *g, int64_t us)
     pthread_mutex_unlock(&d->stats_lock);
 }
 
-static void to_generation(struct durable *d, uint8_t *buf, uint32_t n)
+static void to_generation(struct durable *d, const uint8_t *buf, uint32_t n)
 {
     enum gen_rc rc;
     bool fold;
@@ -287,39 +287,59 @@ static void to_generation(struct durable *d, uint8_t *buf, uint32_t n)
     }
 }
 
+/* Where the group is encoded: in the current generation, which stays until *holder is given back.
+ */
+static uint8_t *group_room(struct durable *d, struct gen **holder)
+{
+    uint8_t *room;
+
+    pthread_mutex_lock(&d->gens_lock);
+    *holder = d->cur;
+    gen_ref(*holder);
+    room = gen_room(*holder, batch_group_max(&d->batch));
+    pthread_mutex_unlock(&d->gens_lock);
+    return room;
+}
+
+static enum store_rc append(struct durable *d, const uint8_t *buf, const struct group *g)
+{
+    const int64_t began = durable_mono_us();
+    bool more = false;
+    int mrc = journal_append(&d->journal, buf, g->length, trim_point(d), &more);
+    enum store_rc rc = env_rc(mrc);
+
+    if (rc == ST_IO) {
+        durable_fail(d, d->journal.env.file, mrc);
+        return rc;
+    }
+    atomic_store_explicit(&d->no_space, rc == ST_NOSPACE, memory_order_relaxed);
+    if (rc == ST_OK) {
+        d->next_group++;
+        d->commit_us = durable_mono_us() - began;
+        count_commit(d, g, d->commit_us);
+    }
+    return rc;
+}
+
 /* What is left of the batch into the journal. */
 static enum store_rc commit(struct durable *d)
 {
     struct group g = {.number = d->next_group, .wall_ms = disk_now(d)};
-    bool more = false;
-    uint8_t *buf;
-    int64_t began;
-    enum store_rc rc = batch_seal(&d->batch, d->clock, &g, &buf);
-    int mrc;
+    struct gen *holder;
+    uint8_t *buf = group_room(d, &holder);
+    enum store_rc rc = buf == NULL ? ST_NOMEM : batch_seal(&d->batch, d->clock, &g, buf);
 
-    if (rc != ST_OK || g.records == 0) {
-        return rc;
-    }
-    began = durable_mono_us();
-    mrc = journal_append(&d->journal, buf, g.length, trim_point(d), &more);
-    rc = env_rc(mrc);
-    if (rc != ST_OK) {
-        free(buf);
-        if (rc == ST_IO) {
-            durable_fail(d, d->journal.env.file, mrc);
-        } else {
-            atomic_store_explicit(&d->no_space, rc == ST_NOSPACE, memory_order_relaxed);
+    if (rc == ST_OK && g.records > 0) {
+        rc = append(d, buf, &g);
+        if (rc == ST_OK) {
+            to_generation(d, buf, g.length);
+            env_top_up(&d->journal.env, 0);
+            durable_top_up_state(d);
+            rc = atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
         }
-        return rc;
     }
-    atomic_store_explicit(&d->no_space, 0, memory_order_relaxed);
-    d->next_group++;
-    d->commit_us = durable_mono_us() - began;
-    count_commit(d, &g, d->commit_us);
-    to_generation(d, buf, g.length);
-    env_top_up(&d->journal.env, 0);
-    durable_top_up_state(d);
-    return atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
+    gen_unref(holder);
+    return rc;
 }
 
 static void count_units(struct durable *d, uint32_t units)
@@ -395,6 +415,7 @@ static void idle(struct durable *d)
     int rc = 0;
 
     d->pace = (struct pace){0};
+    spare_empty(&d->spare);
     if (durable_health(d) == ST_IO) {
         return;
     }
