@@ -9,12 +9,10 @@
  *
  * Threads and locks
  *     intake      lock-free list; `wake_lock` only around sleeping and waking the store thread
- *     gens_lock   cur, folding, trim_to, and the inside of cur; held for a batch or a page, never
- *                 over I/O
- *     read_lock   the reader's lists
- *     stats_lock  counters
- * No thread holds two of them; spare.h has a lock of its own, taken last. Environments: only the
- * store thread writes to `journal`, only the fold thread to `state`.
+ *     gens_lock   cur, folding, trim_to, and the inside of cur, and of folding while it rests; held
+ * for a batch or a page, never over I/O read_lock   the reader's lists stats_lock  counters No
+ * thread holds two of them; spare.h has a lock of its own, taken last. Environments: only the store
+ * thread writes to `journal`, only the fold thread to `state`.
  */
 #ifndef NOCTULE_STORAGE_DURABLE_H
 #define NOCTULE_STORAGE_DURABLE_H
@@ -64,6 +62,11 @@ struct durable {
     pthread_mutex_t gens_lock;
     pthread_cond_t fold_wake; /* for the fold thread */
     struct gen *cur, *folding;
+    /*
+     * `folding` is frozen and not begun: it is full but for what comes until the fold begins, and
+     * what was in flight when it was frozen is removed meanwhile, without ever being folded.
+     */
+    bool resting;
     uint32_t slice;            /* operations in a transaction of a fold; fewer when room is short */
     uint64_t trim_to;          /* journal keys below belong to folded groups */
     uint32_t folding_oldest_s; /* gen_oldest_s() of `folding`, before it was frozen */
@@ -118,6 +121,8 @@ enum store_rc writer_submit(struct store *s, const struct store_chain *c);
 
 /* fold.c */
 void *fold_thread(void *durable);
+/* Holding gens_lock: the fold thread has something to do because of what came. */
+bool fold_has_enough(const struct durable *d);
 /* Folds a frozen generation; may be done again after a failure or crash. LMDB's code. */
 int fold_generation(struct durable *d, struct gen *g);
 /* Its session_head says that it has ended: its entries go when there is time. Any thread. */

@@ -11,6 +11,11 @@
  * same bounds is what vanished the same, too: an entry that a first, interrupted fold has put must
  * not be taken for one that was born and removed within a longer generation.
  *
+ * A generation is frozen a little before the fold is due and rests until then (durable.h). An entry
+ * that is removed meanwhile, as those in flight at that moment are, is taken out of it instead of
+ * being put now and removed by the next fold. After a crash it may be in there again, and its
+ * removal in the groups behind it: that is an entry like others.
+ *
  * A session that ends with more entries than a slice takes is marked as ended, and its entries go
  * later, a slice at a time while no fold is due: neither what comes next nor a start waits for
  * millions of removals.
@@ -192,20 +197,30 @@ static int by_session(const void *a, const void *b)
     return x->session < y->session ? -1 : x->session > y->session;
 }
 
-/* The generation's sessions in the order of their ids; NULL: no memory. */
-static struct gen_session **sorted_sessions(struct gen *g)
+/* All that came for it has vanished again. */
+static bool is_idle(const struct gen_session *gs)
+{
+    return gs->live == 0 && gs->olds.n == 0 && gs->ninbound == 0 && gs->record == NULL &&
+           !gs->ended;
+}
+
+/* The generation's sessions in the order of their ids, as far as there is something to do for them;
+ * names ask for their sessions. NULL: no memory. */
+static struct gen_session **sorted_sessions(struct gen *g, uint32_t *count)
 {
     struct gen_session **v = malloc((g->nsessions + 1u) * sizeof(struct gen_session *));
     uint32_t n = 0;
 
     for (uint32_t i = 0; v != NULL && i < g->sessions_cap; i++) {
-        if (g->sessions[i].s != NULL) {
-            v[n++] = g->sessions[i].s;
+        struct gen_session *gs = g->sessions[i].s;
+        if (gs != NULL && (g->nnamed > 0 || !is_idle(gs))) {
+            v[n++] = gs;
         }
     }
     if (n > 1) {
         qsort(v, n, sizeof(struct gen_session *), by_session);
     }
+    *count = n;
     return v;
 }
 
@@ -724,7 +739,7 @@ static int each_session(struct fold *f, struct gen_session **v,
 {
     int rc = 0;
 
-    for (uint32_t i = 0; i < f->g->nsessions && rc == 0; i++) {
+    for (uint32_t i = 0; i < f->nsessions && rc == 0; i++) {
         rc = fn(f, v[i]);
     }
     return rc;
@@ -756,7 +771,7 @@ static int fold_all(struct fold *f, struct gen_session **v)
 {
     int rc = begin_all(f);
 
-    for (uint32_t i = 0; i < f->g->nsessions && rc == 0; i++) {
+    for (uint32_t i = 0; i < f->nsessions && rc == 0; i++) {
         rc = classify(f, v[i]);
     }
     if (rc == 0) {
@@ -792,7 +807,7 @@ static int fold_all(struct fold *f, struct gen_session **v)
 int fold_generation(struct durable *d, struct gen *g)
 {
     struct fold f = {.d = d, .s = &d->state, .g = g, .removable = d->o.fold_slice};
-    struct gen_session **v = sorted_sessions(g);
+    struct gen_session **v = sorted_sessions(g, &f.nsessions);
     int rc = v == NULL ? ENOMEM : fold_all(&f, v);
 
     d->state.old = d->state.old && rc != 0;
@@ -823,6 +838,23 @@ bool fold_smaller(struct durable *d)
 
 /* ---- the thread ---- */
 
+#define REST_SHARE 8 /* of what starts a fold comes while the generation rests */
+
+static bool is_more(const struct durable *d, uint64_t bytes, uint64_t records, unsigned less)
+{
+    return bytes >= d->o.fold_bytes - d->o.fold_bytes / REST_SHARE * less ||
+           records >= d->o.fold_records - d->o.fold_records / REST_SHARE * less;
+}
+
+bool fold_has_enough(const struct durable *d)
+{
+    const struct gen *before = d->resting ? d->folding : NULL;
+
+    return before == NULL
+               ? is_more(d, d->cur->bytes, d->cur->records, 1)
+               : is_more(d, before->bytes + d->cur->bytes, before->records + d->cur->records, 0);
+}
+
 /* Holding gens_lock: whether the current generation is to be folded; *due_ms when to look again. */
 static bool is_due(const struct durable *d, int64_t *due_ms)
 {
@@ -835,8 +867,7 @@ static bool is_due(const struct durable *d, int64_t *due_ms)
     if (d->cur->last == 0 || d->cur->partial || d->fold_paused > 0 || health == ST_IO) {
         return false;
     }
-    if (d->fold_stop || d->fold_force || d->cur->bytes >= d->o.fold_bytes ||
-        d->cur->records >= d->o.fold_records) {
+    if (d->fold_stop || d->fold_force || fold_has_enough(d)) {
         return true;
     }
     *due_ms = d->cur->born_ms + age < now + 1000 ? d->cur->born_ms + age : now + 1000;
@@ -856,6 +887,33 @@ static void count_fold(struct durable *d, const struct gen *g, int64_t us)
     pthread_mutex_unlock(&d->stats_lock);
 }
 
+static bool has_rested(const struct durable *d, int64_t until_ms)
+{
+    const enum store_rc health = durable_health(d);
+
+    if (d->fold_stop || health == ST_IO) {
+        return true;
+    }
+    return d->fold_paused == 0 && (health != ST_OK || d->fold_force || fold_has_enough(d) ||
+                                   durable_mono_us() / 1000 >= until_ms);
+}
+
+/* Holding gens_lock, which is given up meanwhile. Until the fold begins; false: it must not any
+ * more.
+ */
+static bool rest(struct durable *d)
+{
+    const int64_t until_ms = d->folding->born_ms + d->o.fold_ms;
+
+    d->resting = true;
+    while (!has_rested(d, until_ms)) {
+        const int64_t soon_ms = durable_mono_us() / 1000 + 1000;
+        wait_until_ms(d, d->fold_paused > 0 || until_ms > soon_ms ? soon_ms : until_ms);
+    }
+    d->resting = false;
+    return durable_health(d) != ST_IO;
+}
+
 /* Holding gens_lock. One fold, with as many tries as it takes; false: given up. */
 static bool fold_once(struct durable *d)
 {
@@ -870,6 +928,9 @@ static bool fold_once(struct durable *d)
     d->folding = d->cur;
     d->folding_oldest_s = gen_oldest_s(d->cur);
     d->cur = next;
+    if (!rest(d)) {
+        return false;
+    }
     d->fold_force = false;
     d->fold_busy = true;
     for (;;) {

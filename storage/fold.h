@@ -27,6 +27,7 @@ struct fold {
     struct durable *d;
     struct state *s;
     struct gen *g;
+    uint32_t nsessions; /* of it that have something to be done */
     MDB_txn *txn;
     MDB_cursor *queue;
     uint32_t ops; /* of this slice */

@@ -346,12 +346,7 @@ static int fold_entry(struct merge *m, const struct gen_entry *e)
 
 static bool has_live(const struct gen_session *gs)
 {
-    for (uint32_t i = 0; i < gs->puts.n; i++) {
-        if (!gs->puts.v[i].dead) {
-            return true;
-        }
-    }
-    return gs->olds.n > 0;
+    return gs->live > 0 || gs->olds.n > 0;
 }
 
 /* Changes of older entries and new entries, in the order of seq. */

@@ -260,36 +260,87 @@ static struct gen_entry *born_here(struct gen_session *s, uint64_t seq)
     return &e->v[at];
 }
 
-static bool add_put(struct gen *g, struct gen_session *s, const struct store_op *op,
-                    struct gen_body *last, int64_t clock)
+/* What it takes to add an operation to a generation, beside it. */
+struct adding {
+    struct gen *g;
+    struct gen *resting;   /* or NULL */
+    struct gen_body *last; /* the body that came last */
+    int64_t clock;
+};
+
+static bool add_put(struct adding *a, struct gen_session *s, const struct store_op *op)
 {
     bool made;
-    struct gen_entry *e = entry_need(g, &s->puts, op->seq, &made);
+    struct gen_entry *e = entry_need(a->g, &s->puts, op->seq, &made);
 
     if (e == NULL || !made) { /* never used again: a second one changes nothing */
         return e != NULL;
     }
+    s->live++;
     e->what = GEN_PUT;
     e->body = op->body;
-    e->expires_ms = gen_time(op->expires_ms, clock);
+    e->expires_ms = gen_time(op->expires_ms, a->clock);
     e->number = op->number;
     e->group = op->group;
     e->packet_id = op->packet_id;
     e->flags = op->flags;
-    e->born = last != NULL && last->id == op->body ? last : NULL;
+    e->born = a->last != NULL && a->last->id == op->body ? a->last : NULL;
     if (e->born != NULL) {
         e->born->live++;
     }
     return true;
 }
 
-static bool add_change(struct gen *g, struct gen_session *s, const struct store_op *op)
+static void kill_entry(struct gen_session *s, struct gen_entry *e)
+{
+    e->dead = true;
+    s->live--;
+    if (e->born != NULL) {
+        e->born->live--;
+    }
+}
+
+/*
+ * Only where a body goes with it: of a body with several entries the interrupted fold of a
+ * generation that is read back from the journal, where this has not happened, has to find the same
+ * count.
+ */
+static bool dies_at_rest(const struct gen *resting, const struct store_op *op, uint32_t hash)
+{
+    struct gen_session *s;
+    struct gen_entry *e;
+
+    if (resting == NULL || resting->sessions_cap == 0) {
+        return false;
+    }
+    s = session_slot(resting->sessions, resting->sessions_cap, op->session, hash)->s;
+    e = s == NULL ? NULL : born_here(s, op->seq);
+    if (e == NULL || e->dead || e->born == NULL || e->born->live != 1) {
+        return false;
+    }
+    kill_entry(s, e);
+    return true;
+}
+
+static bool has_change(const struct gen_entries *e, uint64_t seq)
+{
+    const uint32_t at = gen_lower(e, seq);
+
+    return at < e->n && e->v[at].seq == seq;
+}
+
+static bool add_change(struct adding *a, struct gen_session *s, const struct store_op *op,
+                       uint32_t hash)
 {
     struct gen_entry *e = born_here(s, op->seq);
     bool made;
 
     if (e == NULL) {
-        e = entry_need(g, &s->olds, op->seq, &made);
+        if (op->kind == ST_ENTRY_DEL && dies_at_rest(a->resting, op, hash) &&
+            !has_change(&s->olds, op->seq)) {
+            return true;
+        }
+        e = entry_need(a->g, &s->olds, op->seq, &made);
         if (e == NULL) {
             return false;
         }
@@ -299,10 +350,7 @@ static bool add_change(struct gen *g, struct gen_session *s, const struct store_
             e->what = GEN_STEP;
         }
     } else if (op->kind == ST_ENTRY_DEL && !e->dead) {
-        e->dead = true;
-        if (e->born != NULL) {
-            e->born->live--;
-        }
+        kill_entry(s, e);
     }
     if (op->kind == ST_ENTRY_STEP) {
         e->packet_id = op->packet_id;
@@ -447,10 +495,10 @@ static struct gen_body *add_body(struct gen *g, const struct store_op *op, const
     return b;
 }
 
-static bool add_of_session(struct gen *g, const struct store_op *op, const uint8_t *record,
-                           const uint8_t *end, uint32_t hash, struct gen_body *last, int64_t clock)
+static bool add_of_session(struct adding *a, const struct store_op *op, const uint8_t *record,
+                           const uint8_t *end, uint32_t hash)
 {
-    struct gen_session *s = session_need(g, op->session, hash);
+    struct gen_session *s = session_need(a->g, op->session, hash);
 
     if (s == NULL) {
         return false;
@@ -464,16 +512,16 @@ static bool add_of_session(struct gen *g, const struct store_op *op, const uint8
         s->ended = true;
         return true;
     case ST_ENTRY_PUT:
-        return add_put(g, s, op, last, clock);
+        return add_put(a, s, op);
     case ST_ENTRY_STEP:
     case ST_ENTRY_DEL:
-        return add_change(g, s, op);
+        return add_change(a, s, op, hash);
     case ST_SUB_PUT:
     case ST_SUB_DEL:
-        return add_named(g, op, ST_SUB_PUT, record, end);
+        return add_named(a->g, op, ST_SUB_PUT, record, end);
     case ST_INBOUND_PUT:
     case ST_INBOUND_DEL:
-        return add_inbound(g, s, op);
+        return add_inbound(a->g, s, op);
     case ST_BODY_PUT:
     case ST_RETAINED_PUT:
     case ST_RETAINED_DEL:
@@ -485,20 +533,20 @@ static bool add_of_session(struct gen *g, const struct store_op *op, const uint8
     return true;
 }
 
-/* hash: gen_hash() of its session. *last: the body that came last. False: no memory. */
-static bool add_op(struct gen *g, const struct store_op *op, const uint8_t *record,
-                   const uint8_t *end, uint32_t hash, struct gen_body **last, int64_t clock)
+/* hash: gen_hash() of its session. False: no memory. */
+static bool add_op(struct adding *a, const struct store_op *op, const uint8_t *record,
+                   const uint8_t *end, uint32_t hash)
 {
     switch (op->kind) {
     case ST_BODY_PUT:
-        *last = add_body(g, op, record, end);
-        return *last != NULL;
+        a->last = add_body(a->g, op, record, end);
+        return a->last != NULL;
     case ST_RETAINED_PUT:
     case ST_RETAINED_DEL:
-        return add_named(g, op, ST_RETAINED_PUT, record, end);
+        return add_named(a->g, op, ST_RETAINED_PUT, record, end);
     case ST_WILL_PUT:
     case ST_WILL_DEL:
-        return add_named(g, op, ST_WILL_PUT, record, end);
+        return add_named(a->g, op, ST_WILL_PUT, record, end);
     case ST_SESSION_PUT:
     case ST_SESSION_END:
     case ST_SUB_PUT:
@@ -511,13 +559,13 @@ static bool add_op(struct gen *g, const struct store_op *op, const uint8_t *reco
     case ST_OP_KINDS:
         break;
     }
-    return add_of_session(g, op, record, end, hash, *last, clock);
+    return add_of_session(a, op, record, end, hash);
 }
 
 static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *end,
                                uint32_t expected)
 {
-    struct gen_body *last = NULL;
+    struct adding a = {.g = g};
     uint32_t n = 0;
 
     for (; p != end; n++) {
@@ -527,7 +575,7 @@ static enum gen_rc add_records(struct gen *g, const uint8_t *p, const uint8_t *e
         if (!record_decode(&p, end, &op)) {
             return GEN_BAD;
         }
-        if (!add_op(g, &op, record, p, gen_hash(op.session), &last, 0)) {
+        if (!add_op(&a, &op, record, p, gen_hash(op.session))) {
             return GEN_NOMEM;
         }
     }
@@ -565,16 +613,14 @@ static void look_ahead(const struct gen *g, const struct gen_op *ops, uint32_t i
     }
 }
 
-static enum gen_rc add_ops(struct gen *g, const uint8_t *buf, uint32_t n, const struct gen_op *ops,
-                           uint32_t nops, int64_t clock)
+static enum gen_rc add_ops(struct adding *a, const uint8_t *buf, uint32_t n,
+                           const struct gen_op *ops, uint32_t nops)
 {
-    struct gen_body *last = NULL;
-
     for (uint32_t i = 0; i < nops; i++) {
         const uint32_t next = i + 1 < nops ? ops[i + 1].at : n;
 
-        look_ahead(g, ops, i, nops);
-        if (!add_op(g, ops[i].op, buf + ops[i].at, buf + next, ops[i].hash, &last, clock)) {
+        look_ahead(a->g, ops, i, nops);
+        if (!add_op(a, ops[i].op, buf + ops[i].at, buf + next, ops[i].hash)) {
             return GEN_NOMEM;
         }
     }
@@ -642,8 +688,9 @@ uint8_t *gen_room(struct gen *g, size_t n)
 }
 
 enum gen_rc gen_add_ops(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t next_key,
-                        const struct gen_op *ops, int64_t clock)
+                        const struct gen_op *ops, int64_t clock, struct gen *resting)
 {
+    struct adding a = {.g = g, .resting = resting, .clock = clock};
     uint8_t *room = gen_room(g, n);
     struct group group;
     enum gen_rc rc;
@@ -656,7 +703,7 @@ enum gen_rc gen_add_ops(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t 
     }
     g->texts->used += n;
     note_group(g, room, n, next_key, &group);
-    rc = add_ops(g, room, n, ops, group.records, clock);
+    rc = add_ops(&a, room, n, ops, group.records);
     g->partial = rc != GEN_OK;
     return rc;
 }

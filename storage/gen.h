@@ -6,8 +6,9 @@
  * begins. What was born and removed within it is marked dead and will not be folded. Under other
  * keys the last operation is what counts.
  *
- * Threads    the owner of the lock around it (durable.h) while it takes groups. Frozen, any thread
- * may read it without; only fields marked "fold's" change then, and only the fold thread uses them.
+ * Threads    the owner of the lock around it (durable.h) while it takes groups or rests. Then any
+ * thread may read it without; only fields marked "fold's" change then, and only the fold thread
+ * uses them.
  *
  * Ownership  counted; the buffers of its groups are its own and everything else points into them.
  * Its memory comes from blocks that the last reference leaves to the next generation (spare.h).
@@ -39,7 +40,7 @@ struct gen_entry {
     uint16_t packet_id;
     uint8_t flags, step;
     uint8_t what; /* GEN_STEP, GEN_DEL: of an entry of an older generation */
-    bool dead;    /* GEN_PUT: removed within the generation */
+    bool dead;    /* GEN_PUT: removed within the generation, or while it rested (durable.h) */
 };
 
 struct gen_entries { /* in the order of seq */
@@ -70,6 +71,7 @@ struct gen_session {
     struct gen_entries olds;     /* the others */
     uint32_t *inbound; /* what came for its QoS 2 ids, in order: the id << 1, + 1 for a removal */
     uint32_t ninbound, inbound_cap;
+    uint32_t live; /* of `puts`, those that are not dead */
     bool ended;
     bool skip; /* fold's: there is no such session */
 };
@@ -135,10 +137,11 @@ uint8_t *gen_room(struct gen *g, size_t n);
  * The same without decoding what was encoded a moment ago: the group's operations, one for each
  * record in the order of the records. buf: what gen_room() gave, of this generation, or of another
  * one that is still there: then it is copied. clock: what the records' times have more than the
- * operations.
+ * operations. resting: the generation before it, if that rests (see durable.h): an entry of that
+ * one that this group removes, and that alone has its body, is gone without being folded.
  */
 enum gen_rc gen_add_ops(struct gen *g, const uint8_t *buf, uint32_t n, uint64_t next_key,
-                        const struct gen_op *ops, int64_t clock)
+                        const struct gen_op *ops, int64_t clock, struct gen *resting)
     __attribute__((warn_unused_result));
 
 /* A time of an operation as it stands in its record. */

@@ -227,11 +227,12 @@ static bool pick(struct page *pg, uint64_t seq, struct found *out, bool *skip)
     const uint64_t session = pg->p->session;
     struct found a;
     struct found b;
-    bool in_a = next_in_gen(pg->folding, session, seq, &a);
+    bool in_a;
     bool in_b;
 
     *skip = false;
     pthread_mutex_lock(&pg->d->gens_lock);
+    in_a = next_in_gen(pg->folding, session, seq, &a); /* it may be resting */
     in_b = next_in_gen(pg->cur, session, seq, &b);
     if (in_b && (!in_a || b.v.seq <= a.v.seq) && (!pg->in_state || b.v.seq <= pg->state.v.seq)) {
         *out = b;

@@ -276,9 +276,9 @@ static void to_generation(struct durable *d, const uint8_t *buf, uint32_t n)
     if (fold) {
         d->cur->born_ms = durable_mono_us() / 1000;
     }
-    rc = gen_add_ops(d->cur, buf, n, d->journal.next_key, d->batch.left, d->clock);
-    fold = fold || d->cur->bytes >= d->o.fold_bytes || d->cur->records >= d->o.fold_records;
-    if (fold) {
+    rc = gen_add_ops(d->cur, buf, n, d->journal.next_key, d->batch.left, d->clock,
+                     d->resting ? d->folding : NULL);
+    if (fold || fold_has_enough(d)) {
         pthread_cond_signal(&d->fold_wake);
     }
     pthread_mutex_unlock(&d->gens_lock);

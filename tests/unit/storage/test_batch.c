@@ -199,6 +199,61 @@ static void test_generation(void)
     gen_unref(g);
 }
 
+static enum gen_rc add_ops(struct gen *g, const struct store_op *ops, uint32_t n,
+                           struct gen *resting)
+{
+    struct batch b = {0};
+    struct store_unit u = {.ops = (struct store_op *)(uintptr_t)ops, .nops = n};
+    struct group group = {.number = g->last + 1};
+    uint8_t *buf;
+    enum gen_rc rc;
+
+    UNIT_NEED(batch_add(&b, &u));
+    buf = gen_room(g, batch_group_max(&b));
+    UNIT_NEED(buf != NULL && batch_seal(&b, 0, &group, buf) == ST_OK && group.records == n);
+    rc = gen_add_ops(g, buf, group.length, group.number + 1, b.left, 0, resting);
+    batch_fini(&b);
+    return rc;
+}
+
+/* What is removed while the generation rests is never folded, and neither is its removal. */
+static void test_rest(void)
+{
+    const struct store_op before[] = {BODY(5),      PUT(1, 1, 5), BODY(6),      PUT(1, 2, 6),
+                                      PUT(2, 1, 6), BODY(7),      PUT(3, 1, 7), PUT(4, 1, 9)};
+    const struct store_op first[] = {STEP(3, 1, 9)};
+    const struct store_op then[] = {DEL(1, 1), DEL(1, 2), DEL(3, 1), DEL(4, 1), DEL(5, 1)};
+    struct gen *a = gen_create(NULL);
+    struct gen *b = gen_create(NULL);
+    const struct gen_session *s;
+
+    UNIT_NEED(a != NULL && b != NULL);
+    UNIT_NEED(add_ops(a, before, 8, NULL) == GEN_OK);
+    UNIT_NEED(add_ops(b, first, 1, a) == GEN_OK);
+    UNIT_NEED(add_ops(b, then, 5, a) == GEN_OK);
+    s = gen_find(a, 1);
+    UNIT_NEED(s != NULL && s->puts.n == 2);
+    CU_ASSERT(s->puts.v[0].dead && s->puts.v[0].born->live == 0);
+    CU_ASSERT(!s->puts.v[1].dead && s->puts.v[1].born->live == 2); /* two have the body */
+    CU_ASSERT_EQUAL(s->live, 1);
+    s = gen_find(b, 1);
+    UNIT_NEED(s != NULL && s->puts.n == 0 && s->olds.n == 1);
+    CU_ASSERT(s->olds.v[0].seq == 2 && s->olds.v[0].what == GEN_DEL);
+    s = gen_find(a, 3);
+    UNIT_NEED(s != NULL);
+    CU_ASSERT(s->puts.v[0].dead && s->live == 0);
+    s = gen_find(b, 3);
+    UNIT_NEED(s != NULL && s->olds.n == 1);
+    CU_ASSERT_EQUAL(s->olds.v[0].what, GEN_DEL); /* not the step */
+    s = gen_find(a, 4);
+    UNIT_NEED(s != NULL && gen_find(b, 4) != NULL);
+    CU_ASSERT(!s->puts.v[0].dead && gen_find(b, 4)->olds.n == 1); /* its body is elsewhere */
+    UNIT_NEED(gen_find(b, 5) != NULL);
+    CU_ASSERT_EQUAL(gen_find(b, 5)->olds.n, 1);
+    gen_unref(a);
+    gen_unref(b);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(entries)
@@ -206,4 +261,5 @@ UNIT_TESTS = {
     UNIT_TEST(last_wins)
     UNIT_TEST(reset)
     UNIT_TEST(generation)
+    UNIT_TEST(rest)
 UNIT_TESTS_END

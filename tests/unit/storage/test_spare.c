@@ -72,7 +72,7 @@ static enum gen_rc add(struct gen *g, const struct store_op *op, uint64_t number
     UNIT_NEED(buf != NULL);
     h.length = (uint32_t)(record_encode(buf + GROUP_HEADER, op) - buf);
     group_seal(buf, &h);
-    return gen_add_ops(g, buf, h.length, number + 1, &one, 0);
+    return gen_add_ops(g, buf, h.length, number + 1, &one, 0, NULL);
 }
 
 /* Arrays that grow, also beyond what lies in blocks; twice, the second time in used memory. */
@@ -123,7 +123,7 @@ static void test_other_generation(void)
     UNIT_NEED(buf != NULL);
     h.length = (uint32_t)(record_encode(buf + GROUP_HEADER, &op) - buf);
     group_seal(buf, &h);
-    UNIT_NEED(gen_add_ops(b, buf, h.length, 2, &one, 0) == GEN_OK);
+    UNIT_NEED(gen_add_ops(b, buf, h.length, 2, &one, 0, NULL) == GEN_OK);
     CU_ASSERT(a->last == 0 && b->last == 1 && b->bytes == h.length);
     gen_unref(a);
     UNIT_NEED(gen_find(b, 1) != NULL);
