@@ -47,7 +47,14 @@ static size_t power_below(size_t n)
     return n < 2 ? 1 : (size_t)1 << (63 - __builtin_clzll(n));
 }
 
-/* How many sets it may have by now. */
+/* The power of two nearest to n, by ratio, and at least 1. */
+static size_t power_near(size_t n)
+{
+    return power_below(n + n / 2);
+}
+
+/* How many sets it may have by now. Half as many as there are topics in turn would be no half of
+ * the gain: sets that are too full throw out all that comes, since the oldest is asked for next. */
 static size_t most_sets(const struct match_cache *c)
 {
     size_t most = c->max_slots;
@@ -58,7 +65,7 @@ static size_t most_sets(const struct match_cache *c)
         most = st.filters / c->filters_each > most ? st.filters / c->filters_each : most;
         most = most > MATCH_CACHE_MOST ? MATCH_CACHE_MOST : most;
     }
-    return power_below(most / WAYS);
+    return power_near(most / WAYS);
 }
 
 static struct set *sets_create(size_t n)
@@ -224,7 +231,7 @@ static void to_front(struct set *set, unsigned way)
 
 static bool is_of(const struct match *m, const char *topic, size_t n)
 {
-    return m->topic_n == n && memcmp(m->topic, topic, n) == 0;
+    return m->topic_n == n && memcmp(match_topic(m), topic, n) == 0;
 }
 
 /* Its slot, now the first of its set; NULL: not there. */

@@ -62,6 +62,8 @@ struct subscribers {
     struct slab *roomy;
     size_t count;
     size_t bytes; /* without the tables */
+    uint32_t
+        changes[HINT_COUNTERS]; /* of filters, by their ids: only compared for being the same */
 };
 
 /* ---- the two tables ---- */
@@ -109,9 +111,18 @@ struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter
     return f;
 }
 
-/* The filter at a place, if it is there still. */
-static struct filter_subs *at_place(const struct subscribers *s, uint32_t place, uint64_t id)
+/* ---- hints ---- */
+
+/* 0: not known. */
+static uint32_t place_of_hint(uint64_t hint)
 {
+    return (hint & HINT_SUB) != 0 ? 0 : (uint32_t)(hint >> 1);
+}
+
+/* The filter at a place, if it is there still. */
+static struct filter_subs *at_place(const struct subscribers *s, uint64_t hint, uint64_t id)
+{
+    uint32_t place = place_of_hint(hint);
     struct slab *slab = place == 0 ? NULL : s->slabs[(place - 1) / SLAB];
     struct filter_subs *f = slab == NULL ? NULL : &slab->filters[(place - 1) % SLAB];
 
@@ -139,15 +150,21 @@ static void fetch_filter(const struct subscribers *s, uint32_t place)
     }
 }
 
-void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint32_t *hints,
+void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint64_t *hints,
                        uint32_t n, enum subs_fetch step, void (*owner)(uint64_t owner))
 {
     const struct filter_subs *f;
 
     for (uint32_t i = 0; i < n; i++) {
+        if ((hints[i] & HINT_SUB) != 0) {
+            if (step == SUBS_FETCH_OWNER) {
+                owner(hint_owner(hints[i]));
+            }
+            continue;
+        }
         switch (step) {
         case SUBS_FETCH_FILTER:
-            fetch_filter(s, hints[i]);
+            fetch_filter(s, place_of_hint(hints[i]));
             break;
         case SUBS_FETCH_SUB:
             fetch_sub(at_place(s, hints[i], ids[i]));
@@ -163,7 +180,7 @@ void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const u
 }
 
 /* Three passes over a handful: slots, then what they point to, then the subscriptions behind. */
-static void find_together(const struct subscribers *s, const uint64_t *ids, uint32_t *hints,
+static void find_together(const struct subscribers *s, const uint64_t *ids, uint64_t *hints,
                           uint32_t n, struct filter_subs **out)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -174,12 +191,12 @@ static void find_together(const struct subscribers *s, const uint64_t *ids, uint
     }
     for (uint32_t i = 0; i < n; i++) {
         out[i] = find_filter(s, ids[i]);
-        hints[i] = out[i] == NULL ? 0 : out[i]->place;
+        hints[i] = out[i] == NULL ? 0 : (uint64_t)out[i]->place << 1;
         fetch_sub(out[i]);
     }
 }
 
-void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
+void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint64_t *hints, uint32_t n,
                             struct filter_subs **out)
 {
     uint32_t i;
@@ -194,6 +211,66 @@ void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t
         find_together(s, ids + i, hints + i, n - i < TOGETHER ? n - i : TOGETHER, out + i);
     }
 }
+
+static uint32_t counter_of(uint64_t filter_id)
+{
+    return (uint32_t)filter_id % HINT_COUNTERS;
+}
+
+/* What hints say of the filter holds no more. */
+static void changed(struct subscribers *s, const struct filter_subs *f)
+{
+    s->changes[counter_of(f->id)]++;
+}
+
+static bool can_be_hint(const struct filter_subs *f)
+{
+    const struct sub *sub = f->end == 1 && f->pins == 0 ? filter_subs_at(f, 0) : NULL;
+
+    return sub != NULL && sub->id == 0 && (sub->owner & ~HINT_OWNER) == 0;
+}
+
+static uint64_t hint_of(const struct filter_subs *f)
+{
+    const struct sub *sub = filter_subs_at(f, 0);
+
+    return HINT_SUB | (uint64_t)sub->qos << 1 | (uint64_t)sub->retain_as_published << 3 |
+           sub->owner | (uint64_t)counter_of(f->id) << HINT_COUNTER | (uint64_t)sub->no_local << 63;
+}
+
+/* Of the filters' counters; each only grows. */
+static uint32_t sum_of_changes(const struct subscribers *s, const uint64_t *hints, uint32_t n)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        sum += s->changes[hints[i] >> HINT_COUNTER & (HINT_COUNTERS - 1)];
+    }
+    return sum;
+}
+
+void subscribers_learn(const struct subscribers *s, struct filter_subs *const *found,
+                       uint64_t *hints, uint32_t n, uint32_t *stamp)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (!can_be_hint(found[i])) {
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        hints[i] = hint_of(found[i]);
+    }
+    *stamp = sum_of_changes(s, hints, n);
+}
+
+bool subscribers_know(const struct subscribers *s, const uint64_t *hints, uint32_t n,
+                      uint32_t stamp)
+{
+    /* All of them are, or none. */
+    return n > 0 && (hints[0] & HINT_SUB) != 0 && sum_of_changes(s, hints, n) == stamp;
+}
+
+/* ---- the subscriptions of a filter ---- */
 
 static struct sub **entries(struct filter_subs *f)
 {
@@ -287,12 +364,13 @@ static void place(struct filter_subs *f, uint32_t pos, struct sub *sub)
     sub->pos = pos;
 }
 
-static void append(struct filter_subs *f, struct sub *sub)
+static void append(struct subscribers *s, struct filter_subs *f, struct sub *sub)
 {
     assert(f->end < f->cap);
     place(f, f->end++, sub);
     f->live++;
     f->durable += sub->durable;
+    changed(s, f);
 }
 
 /* Halves what is three quarters empty. A failed realloc() leaves it as it is. */
@@ -305,6 +383,7 @@ static void shrink(struct subscribers *s, struct filter_subs *f)
 
 static void drop_from_array(struct subscribers *s, struct filter_subs *f, struct sub *sub)
 {
+    changed(s, f);
     f->live--;
     f->durable -= sub->durable;
     entries(f)[sub->pos] = NULL;
@@ -546,9 +625,10 @@ bool filter_subs_is_pinned(const struct filter_subs *f)
     return f->pins > 0;
 }
 
-void filter_subs_pin(struct filter_subs *f)
+void filter_subs_pin(struct subscribers *s, struct filter_subs *f)
 {
     f->pins++;
+    changed(s, f);
 }
 
 void filter_subs_unpin(struct subscribers *s, struct filter_subs *f)
@@ -610,6 +690,7 @@ static void replace(struct subscribers *s, struct sub *sub, const struct sub_opt
 
     f->durable = f->durable - sub->durable + o->durable;
     set_options(sub, o);
+    changed(s, f);
     update_interest(s, f, was);
 }
 
@@ -650,7 +731,7 @@ static struct sub *add(struct subscribers *s, struct filter_subs *f, uint64_t ow
         return NULL;
     }
     was = is_new ? kinds_of_one(o) : kinds_of(f->live, f->durable);
-    append(f, sub);
+    append(s, f, sub);
     update_interest(s, f, was);
     return sub;
 }

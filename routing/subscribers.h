@@ -56,6 +56,31 @@ enum subs_rc {
     SUBS_NOMEM,
 };
 
+/*
+ * A hint that is a subscription, by bits: 0 set (a place has it clear), 1-2 QoS, 3 retain as
+ * published, 4-47 the owner's, 48-59 which of the counters of changes is its filter's, 63 no local.
+ */
+#define HINT_SUB      UINT64_C(1)
+#define HINT_OWNER    UINT64_C(0x0000fffffffffff0) /* others' subscriptions are not made hints of */
+#define HINT_COUNTER  48u
+#define HINT_COUNTERS 4096u
+static inline uint64_t hint_owner(uint64_t h)
+{
+    return h & HINT_OWNER;
+}
+static inline uint8_t hint_qos(uint64_t h)
+{
+    return h >> 1 & 3;
+}
+static inline bool hint_retains_as_published(uint64_t h)
+{
+    return (h >> 3 & 1) != 0;
+}
+static inline bool hint_is_no_local(uint64_t h)
+{
+    return h >> 63 != 0;
+}
+
 struct subscribers;
 
 struct subscribers *subscribers_create(struct tree *t, unsigned shard, uint64_t seed);
@@ -76,12 +101,23 @@ struct filter_subs *subscribers_of_filter(struct subscribers *s, uint64_t filter
  * For n filters, with as few waits for memory as for one; out[i] belongs to ids[i], as does
  * hints[i]: 0, or what was put there for the same id by this shard before; it says where to look.
  */
-void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint32_t *hints, uint32_t n,
+void subscribers_of_filters(struct subscribers *s, const uint64_t *ids, uint64_t *hints, uint32_t n,
                             struct filter_subs **out);
+/*
+ * Hints can also say all of it: that each of the filters has one subscription, without an
+ * identifier, and what that is (hint_owner() and so on), so that neither is looked at.
+ * subscribers_learn() makes such hints of the filters found (none NULL), if that is so of all;
+ * subscribers_know() tells whether they are such and hold: none of these filters has got or lost a
+ * subscription or a pin since. The numbers of retained messages are not in them.
+ */
+void subscribers_learn(const struct subscribers *s, struct filter_subs *const *found,
+                       uint64_t *hints, uint32_t n, uint32_t *stamp);
+bool subscribers_know(const struct subscribers *s, const uint64_t *hints, uint32_t n,
+                      uint32_t stamp);
 /* For who knows that these will be asked for a while later: what is known by hints is fetched, one
  * step after the other, with a while between them. */
 enum subs_fetch { SUBS_FETCH_FILTER, SUBS_FETCH_SUB, SUBS_FETCH_OWNER };
-void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint32_t *hints,
+void subscribers_fetch(const struct subscribers *s, const uint64_t *ids, const uint64_t *hints,
                        uint32_t n, enum subs_fetch step, void (*owner)(uint64_t owner));
 struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, uint64_t filter_id);
 
@@ -90,7 +126,7 @@ struct sub *subscribers_of_owner(const struct subscribers *s, uint64_t owner, ui
 size_t filter_subs_end(const struct filter_subs *f);
 struct sub *filter_subs_at(const struct filter_subs *f, size_t pos);
 uint64_t filter_subs_id(const struct filter_subs *f);
-void filter_subs_pin(struct filter_subs *f);
+void filter_subs_pin(struct subscribers *s, struct filter_subs *f);
 bool filter_subs_is_pinned(const struct filter_subs *f);
 /* The last unpin closes the holes; f may be gone afterwards when no subscription is left. */
 void filter_subs_unpin(struct subscribers *s, struct filter_subs *f);

@@ -876,19 +876,19 @@ static void tally_hit(struct tally *y, unsigned entry)
 static struct match *match_alloc(uint32_t ntargets, size_t nids, const char *topic, size_t n)
 {
     size_t head = offsetof(struct match, targets) + ntargets * sizeof(struct match_target);
-    size_t each = sizeof(uint64_t) + sizeof(uint32_t);
+    size_t text = (n + 7) & ~(size_t)7;
     struct match *m;
 
-    head = (head + 7) & ~(size_t)7; /* behind the targets ids, hints, and the topic */
-    m = malloc(head + nids * each + n);
+    head = (head + 7) & ~(size_t)7; /* behind the targets hints, the topic, and ids */
+    m = malloc(head + 2 * nids * sizeof(uint64_t) + text);
     if (m == NULL) {
         return NULL;
     }
     m->ntargets = ntargets;
-    m->ids = (uint64_t *)(void *)((char *)m + head);
-    m->hints = (uint32_t *)(void *)(m->ids + nids);
+    m->nids = (uint32_t)nids;
+    m->hints = (uint64_t *)(void *)((char *)m + head);
     memset(m->hints, 0, nids * sizeof(*m->hints));
-    m->topic = memcpy(m->hints + nids, topic, n);
+    memcpy(m->hints + nids, topic, n);
     m->topic_n = (uint32_t)n;
     atomic_init(&m->refs, 1);
     return m;
@@ -905,7 +905,7 @@ static void fill_targets(struct match *m, struct tally *y)
             unsigned shard = w * 64 + (unsigned)__builtin_ctzll(bits);
             uint32_t count = y->count[shard];
 
-            *to++ = (struct match_target){(uint16_t)shard, y->kinds[shard], first, count};
+            *to++ = (struct match_target){(uint16_t)shard, y->kinds[shard], first, count, 0};
             y->count[shard] = first;
             first += count;
         }
@@ -916,6 +916,7 @@ static struct match *build(const struct hit *hits, size_t n, const char *topic, 
 {
     struct tally y;
     struct match *m;
+    uint64_t *ids;
 
     memset(y.seen, 0, sizeof(y.seen));
     y.nshards = 0;
@@ -927,8 +928,9 @@ static struct match *build(const struct hit *hits, size_t n, const char *topic, 
         return NULL;
     }
     fill_targets(m, &y);
+    ids = m->hints + (match_ids(m) - m->hints);
     for (size_t i = 0; i < n; i++) {
-        m->ids[y.count[hits[i].entry >> 3]++] = hits[i].id;
+        ids[y.count[hits[i].entry >> 3]++] = hits[i].id;
     }
     return m;
 }

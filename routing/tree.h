@@ -65,22 +65,35 @@ size_t tree_node_text(const struct tree_node *node, char *buf, size_t cap);
 struct match_target {
     uint16_t shard;
     uint8_t kinds;  /* union of the kinds of its filters */
-    uint32_t first; /* ids[first .. first + count) */
-    uint32_t count;
+    uint32_t first; /* of the match's ids, */
+    uint32_t count; /* so many */
+    uint32_t stamp; /* its own to use, and nobody else's: says whether its hints still hold */
 };
 
-/* Everyone interested in one topic, and its text; immutable, counted, one allocation. */
+/* Everyone interested in one topic, and its text; immutable, counted, one allocation: in its first
+ * lines what is read each time, the ids last. */
 struct match {
     _Atomic uint32_t refs;
     uint32_t ntargets;
     uint64_t generation;     /* of tree_generation() before the match was made, */
     uint64_t generation_key; /* and where it is */
-    uint64_t *ids;           /* filter ids, grouped by target */
-    uint32_t *hints;   /* beside ids, 0 at first: each is its target's to use, and nobody else's */
-    const char *topic; /* not NUL-terminated */
-    uint32_t topic_n;  /* bytes */
+    uint64_t *hints; /* one for each id, 0 at first: its target's to use, and nobody else's */
+    uint32_t nids;
+    uint32_t topic_n; /* bytes */
     struct match_target targets[];
 };
+
+/* Not NUL-terminated. */
+static inline const char *match_topic(const struct match *m)
+{
+    return (const char *)(m->hints + m->nids);
+}
+
+/* Filter ids, grouped by target. */
+static inline const uint64_t *match_ids(const struct match *m)
+{
+    return m->hints + m->nids + (m->topic_n + 7) / 8;
+}
 
 /* A fresh match for a valid topic name, refs 1; also when nobody matches (ntargets 0). NULL: no
  * memory. */

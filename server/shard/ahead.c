@@ -41,7 +41,7 @@ static void fetch_target(struct shard *sh, const struct match *m, const struct m
 {
     uint32_t n = t->count < FILTERS ? t->count : FILTERS;
 
-    subscribers_fetch(sh->subs, m->ids + t->first, m->hints + t->first, n,
+    subscribers_fetch(sh->subs, match_ids(m) + t->first, m->hints + t->first, n,
                       (enum subs_fetch)(step - STEP_FILTER), fetch_client);
 }
 
@@ -136,19 +136,43 @@ bool ahead_of_mail_is_worthwhile(const struct shard *sh)
     return subscribers_count(sh->subs) >= WIDE_SUBS;
 }
 
-static void fetch_for_mail(struct shard *sh, const struct mail *mail, enum step step)
+/* Of a delivery or a run; false: neither. */
+static bool look_into(const struct mail *mail, const struct match **match, uint32_t *target,
+                      const struct message **msg)
 {
     const struct delivery *d = (const struct delivery *)mail;
+    const struct run *r = (const struct run *)mail;
 
-    if (mail == NULL || d->mail.fn != deliver_mail) {
+    if (mail != NULL && d->mail.fn == deliver_mail) {
+        *match = d->match;
+        *target = d->target;
+        *msg = d->msg;
+        return true;
+    }
+    if (mail != NULL && r->mail.fn == run_mail) {
+        *match = r->match;
+        *target = r->target;
+        *msg = r->msg[r->at];
+        return true;
+    }
+    return false;
+}
+
+static void fetch_for_mail(struct shard *sh, const struct mail *mail, enum step step)
+{
+    const struct match *match;
+    const struct message *msg;
+    uint32_t target;
+
+    if (!look_into(mail, &match, &target, &msg)) {
         return;
     }
     if (step == STEP_MATCH) {
-        __builtin_prefetch(d->msg);
-        __builtin_prefetch((const char *)d->msg + 64);
-        fetch_match(d->match);
+        __builtin_prefetch(msg);
+        __builtin_prefetch((const char *)msg + 64);
+        fetch_match(match);
     } else {
-        fetch_target(sh, d->match, &d->match->targets[d->target], step);
+        fetch_target(sh, match, &match->targets[target], step);
     }
 }
 

@@ -64,34 +64,49 @@ static bool wants(const struct sub *s, const struct message *m)
     return !s->no_local || client_of(s)->uid != m->origin; /* [MQTT-3.8.3-3] */
 }
 
-static uint8_t qos_for(const struct shard *sh, const struct sub *s, const struct message *m)
+static uint8_t qos_for(const struct shard *sh, uint8_t granted, const struct message *m)
 {
     if (sh->cfg->upgrade_outgoing_qos) {
-        return s->qos;
+        return granted;
     }
-    return s->qos < m->qos ? s->qos : m->qos; /* [MQTT-3.8.4-8] */
+    return granted < m->qos ? granted : m->qos; /* [MQTT-3.8.4-8] */
 }
 
 static struct copy copy_of(const struct shard *sh, const struct sub *s, const struct message *m)
 {
     return (struct copy){.client = client_of(s),
-                         .qos = qos_for(sh, s, m),
+                         .qos = qos_for(sh, s->qos, m),
                          .retain = m->retain && s->retain_as_published,
                          .nids = s->id != 0,
                          .id = s->id};
 }
 
+static struct client *client_of_hint(uint64_t h)
+{
+    return (struct client *)(uintptr_t)hint_owner(
+        h); // NOLINT(performance-no-int-to-ptr): owners are our clients
+}
+
+static bool hint_wants(uint64_t h, const struct message *m)
+{
+    return !hint_is_no_local(h) || client_of_hint(h)->uid != m->origin; /* [MQTT-3.8.3-3] */
+}
+
+static struct copy copy_of_hint(const struct shard *sh, uint64_t h, const struct message *m)
+{
+    return (struct copy){.client = client_of_hint(h),
+                         .qos = qos_for(sh, hint_qos(h), m),
+                         .retain = m->retain && hint_retains_as_published(h)};
+}
+
 /* Another subscription of the same session: highest QoS, all identifiers. ids_at has room for max
  * more. */
-static void merge(struct shard *sh, struct copy *c, const struct sub *s, const struct message *m,
-                  uint32_t max)
+static void merge(struct shard *sh, struct copy *c, const struct copy *s, uint32_t max)
 {
-    uint8_t qos = qos_for(sh, s, m);
-
-    if (qos > c->qos) {
-        c->qos = qos;
+    if (s->qos > c->qos) {
+        c->qos = s->qos;
     }
-    c->retain = c->retain || (m->retain && s->retain_as_published);
+    c->retain = c->retain || s->retain;
     if (s->id == 0) {
         return;
     }
@@ -119,37 +134,66 @@ static void give(struct shard *sh, struct delivery *d, const struct copy *c)
 
 /* ---- few subscribers ---- */
 
+/* False: no memory. */
+static bool collect_begin(struct shard *sh, uint32_t total)
+{
+    if (!copies_room(sh, total)) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, total);
+        return false;
+    }
+    sh->mark++;
+    sh->ids_n = 0;
+    return true;
+}
+
+/* The copy of one subscription joins the n that are there, or the one that its session has. */
+static void collect_one(struct shard *sh, const struct copy *one, uint32_t *n, uint32_t nf)
+{
+    struct client *c = one->client;
+
+    if (nf > 1 && c->mark == sh->mark) {
+        merge(sh, &sh->copies[c->collected], one, nf);
+        return;
+    }
+    c->mark = sh->mark;
+    c->collected = *n;
+    sh->copies[(*n)++] = *one;
+}
+
+static void give_collected(struct shard *sh, struct delivery *d, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        give(sh, d, &sh->copies[i]);
+    }
+}
+
 static void collect(struct shard *sh, struct delivery *d, struct filter_subs *const *f, uint32_t nf,
                     uint32_t total)
 {
     uint32_t n = 0;
 
-    if (!copies_room(sh, total)) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, total);
+    if (!collect_begin(sh, total)) {
         return;
     }
-    sh->mark++;
-    sh->ids_n = 0;
     for (uint32_t i = 0; i < nf; i++) {
         size_t end = filter_subs_end(f[i]);
         for (size_t pos = 0; pos < end; pos++) {
             struct sub *s = filter_subs_at(f[i], pos);
-            struct client *c;
-            if (s == NULL || !wants(s, d->msg)) {
-                continue;
+            if (s != NULL && wants(s, d->msg)) {
+                struct copy one = copy_of(sh, s, d->msg);
+                collect_one(sh, &one, &n, nf);
             }
-            c = client_of(s);
-            if (nf > 1 && c->mark == sh->mark) {
-                merge(sh, &sh->copies[c->collected], s, d->msg, nf);
-                continue;
-            }
-            c->mark = sh->mark;
-            c->collected = n;
-            sh->copies[n++] = copy_of(sh, s, d->msg);
         }
     }
-    for (uint32_t i = 0; i < n; i++) {
-        give(sh, d, &sh->copies[i]);
+    give_collected(sh, d, n);
+}
+
+/* Who is the only one takes over the message. */
+static void lend_own(struct delivery *d)
+{
+    if (d->owns) {
+        d->owns = false;
+        d->spare = 1;
     }
 }
 
@@ -157,9 +201,8 @@ static void single_filter(struct shard *sh, struct delivery *d, struct filter_su
 {
     size_t end = filter_subs_end(f);
 
-    if (end == 1 && d->owns) { /* who is the only one takes over the message */
-        d->owns = false;
-        d->spare = 1;
+    if (end == 1) {
+        lend_own(d);
     } else if (end > 1 && d->msg->qos > 0) { /* counted once for all of them */
         message_ref(d->msg, (uint32_t)end);
         d->spare = (uint32_t)end;
@@ -173,6 +216,51 @@ static void single_filter(struct shard *sh, struct delivery *d, struct filter_su
     }
 }
 
+/* ---- the same subscribers as before ---- */
+
+/* The subscriptions, where the match knows them: one for each filter. */
+static const uint64_t *known_subs(const struct shard *sh, const struct delivery *d, uint32_t *n)
+{
+    const struct match_target *t = &d->match->targets[d->target];
+    const uint64_t *hints = d->match->hints + t->first;
+
+    *n = t->count;
+    return d->msg->number == 0 && subscribers_know(sh->subs, hints, t->count, t->stamp) ? hints
+                                                                                        : NULL;
+}
+
+static void give_known(struct shard *sh, struct delivery *d, const uint64_t *hints, uint32_t n)
+{
+    uint32_t collected = 0;
+
+    if (n == 1) {
+        lend_own(d);
+        if (hint_wants(hints[0], d->msg)) {
+            struct copy c = copy_of_hint(sh, hints[0], d->msg);
+            give(sh, d, &c);
+        }
+        return;
+    }
+    if (!collect_begin(sh, n)) {
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (hint_wants(hints[i], d->msg)) {
+            struct copy one = copy_of_hint(sh, hints[i], d->msg);
+            collect_one(sh, &one, &collected, n);
+        }
+    }
+    give_collected(sh, d, collected);
+}
+
+/* All filters of the target, in their order. */
+static void learn_subs(const struct shard *sh, struct delivery *d, struct filter_subs *const *f)
+{
+    struct match_target *t = &d->match->targets[d->target];
+
+    subscribers_learn(sh->subs, f, d->match->hints + t->first, t->count, &t->stamp);
+}
+
 /* ---- many subscribers ---- */
 
 static const uint64_t *filter_ids(const struct delivery *d, uint32_t *n)
@@ -180,7 +268,7 @@ static const uint64_t *filter_ids(const struct delivery *d, uint32_t *n)
     const struct match_target *t = &d->match->targets[d->target];
 
     *n = t->count;
-    return d->match->ids + t->first;
+    return match_ids(d->match) + t->first;
 }
 
 /*
@@ -201,7 +289,7 @@ static bool pin_all(struct shard *sh, struct delivery *d)
     for (uint32_t i = 0; i < n; i++) {
         d->pinned[i] = subscribers_of_filter(sh->subs, ids[i]);
         if (d->pinned[i] != NULL) {
-            filter_subs_pin(d->pinned[i]);
+            filter_subs_pin(sh->subs, d->pinned[i]);
         }
     }
     return true;
@@ -228,6 +316,7 @@ static void give_first(struct shard *sh, struct delivery *d, const struct sub *s
     struct copy c = copy_of(sh, s, d->msg);
 
     for (uint32_t k = 0; k < n; k++) {
+        struct copy more;
         struct sub *other = k == i ? NULL : subscribers_of_owner(sh->subs, s->owner, ids[k]);
         if (other == NULL || !wants(other, d->msg)) {
             continue;
@@ -235,7 +324,8 @@ static void give_first(struct shard *sh, struct delivery *d, const struct sub *s
         if (k < i) {
             return;
         }
-        merge(sh, &c, other, d->msg, n);
+        more = copy_of(sh, other, d->msg);
+        merge(sh, &c, &more, n);
     }
     give(sh, d, &c);
 }
@@ -348,7 +438,7 @@ static void resolve(const struct shard *sh, const struct delivery *d, struct fou
 {
     uint32_t n;
     const uint64_t *ids = filter_ids(d, &n);
-    uint32_t *hints = d->match->hints + d->match->targets[d->target].first;
+    uint64_t *hints = d->match->hints + d->match->targets[d->target].first;
     struct filter_subs *f[FILTERS_MAX];
 
     found->n = 0;
@@ -377,6 +467,9 @@ static __attribute__((noinline)) bool deliver_to_any(struct shard *sh, struct de
         return !pin_all(sh, d); /* the next ones queue behind this one as well */
     }
     if (found.total <= COLLECT_MAX && found.n <= FILTERS_MAX) {
+        if (found.n == d->match->targets[d->target].count) {
+            learn_subs(sh, d, found.f);
+        }
         if (found.n == 1) {
             single_filter(sh, d, found.f[0]);
         } else {
@@ -391,18 +484,25 @@ static __attribute__((noinline)) bool deliver_to_any(struct shard *sh, struct de
     return true;
 }
 
-/* Likewise; the usual case is one filter with few subscribers. */
+/* Likewise; the usual cases are who got the last message of this match, and one filter with few
+ * subscribers. */
 static bool deliver_or_pause(struct shard *sh, struct delivery *d)
 {
-    const struct match_target *t = &d->match->targets[d->target];
+    uint32_t n;
+    const uint64_t *known = known_subs(sh, d, &n);
     struct filter_subs *f;
 
-    if (t->count == 1) {
-        f = subscribers_of_filter(sh->subs, d->match->ids[t->first]);
+    if (known != NULL) {
+        give_known(sh, d, known, n);
+        return true;
+    }
+    if (n == 1) {
+        f = subscribers_of_filter(sh->subs, *filter_ids(d, &n));
         if (f == NULL) {
             return true;
         }
         if (!filter_subs_is_pinned(f) && filter_subs_end(f) <= COLLECT_MAX) {
+            learn_subs(sh, d, &f);
             single_filter(sh, d, f);
             return true;
         }
@@ -452,7 +552,7 @@ void deliver_mail(struct shard *sh, struct shard_mail *m)
 #define RUN_FIRST 3u  /* messages: with the header 64 bytes */
 #define RUN_MAX   75u /* 640 */
 
-static void run_mail(struct shard *sh, struct shard_mail *mail)
+void run_mail(struct shard *sh, struct shard_mail *mail)
 {
     struct run *r = (struct run *)mail;
 

@@ -644,6 +644,7 @@ enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct enc
  * caller's. */
 void deliver_now(struct shard *sh, struct delivery *d);
 void deliver_mail(struct shard *sh, struct shard_mail *m);
+void run_mail(struct shard *sh, struct shard_mail *m);
 bool deliver_jobs(struct shard *sh);               /* true: more to do */
 bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,

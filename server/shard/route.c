@@ -21,7 +21,8 @@ static uint32_t count_groups(const struct shard *sh, const struct match *match,
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < t->count; i++) {
-        for (struct share_group *g = shares_of_filter(sh->b->shares, match->ids[t->first + i]);
+        for (struct share_group *g =
+                 shares_of_filter(sh->b->shares, match_ids(match)[t->first + i]);
              g != NULL; g = shares_next(g)) {
             n++;
         }
@@ -200,7 +201,8 @@ static void send_groups(struct shard *sh, struct route *r, const struct match *m
                         bool own_by_mail)
 {
     for (uint32_t i = 0; i < target->count; i++) {
-        for (struct share_group *g = shares_of_filter(sh->b->shares, match->ids[target->first + i]);
+        for (struct share_group *g =
+                 shares_of_filter(sh->b->shares, match_ids(match)[target->first + i]);
              g != NULL; g = shares_next(g)) {
             struct ticket_part *part = NULL;
             if (t != NULL) {

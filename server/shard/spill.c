@@ -206,7 +206,7 @@ static uint32_t several_ids(struct shard *sh, const struct client *c, const stru
         }
         for (uint32_t i = 0; i < target->count; i++) {
             struct sub *s =
-                subscribers_of_owner(sh->subs, (uintptr_t)c, match->ids[target->first + i]);
+                subscribers_of_owner(sh->subs, (uintptr_t)c, match_ids(match)[target->first + i]);
             if (s != NULL && s->id != 0) {
                 sh->ids[n++] = s->id;
             }

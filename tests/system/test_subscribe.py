@@ -172,6 +172,43 @@ class Subscribe(BrokerTest):
             s.settle(s.expect_publish("ov/t", "x", qos))
         s.expect_nothing()
 
+    def test_between_messages_of_one_topic(self):
+        """Whatever changes between two messages of a topic holds for the second, on every shard."""
+        p = self.connect()
+
+        def both(*expected):
+            """Twice, since the second may be sent to whom the first was; expected: (client, QoS or None)"""
+            for payload in ("1", "2"):
+                p.publish("btw/a/b", payload, 2)
+                for c, qos in expected:
+                    if qos is not None:
+                        c.settle(c.expect_publish("btw/a/b", payload, qos))
+            for c, _ in expected:
+                c.send(pingreq())
+                c.expect(pingresp())
+
+        for i in range(6):
+            with self.subTest(i):
+                a, b = self.connect("btw-a%d" % i), self.connect("btw-b%d" % i)
+                a.subscribe(("btw/a/b", 1), ("btw/a/+", 0))
+                both((a, 1), (b, None))
+                a.subscribe(("btw/a/+", 2))
+                both((a, 2), (b, None))
+                b.subscribe(("btw/+/b", 0))
+                both((a, 2), (b, 0))
+                b.subscribe(("btw/a/b", 1))
+                both((a, 2), (b, 1))
+                a.unsubscribe("btw/a/+")
+                both((a, 1), (b, 1))
+                a.unsubscribe("btw/a/b")
+                both((a, None), (b, 1))
+                a.subscribe(("btw/a/b", 0))
+                both((a, 0), (b, 1))
+                b.disconnect()
+                both((a, 0))
+                a.disconnect()
+                both()
+
     def test_same_filter_twice_in_one_packet(self):
         c = self.connect()
         c.send(subscribe(3, ("tw/t", 0), ("tw/t", 1)))

@@ -19,7 +19,7 @@ static inline bool same_match(const struct match *a, const struct match *b)
             return false;
         }
         for (uint32_t i = x->first; i < x->first + x->count; i++) {
-            if (a->ids[i] != b->ids[i]) {
+            if (match_ids(a)[i] != match_ids(b)[i]) {
                 return false;
             }
         }

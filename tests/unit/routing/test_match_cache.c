@@ -69,7 +69,7 @@ static void test_hit_and_stale(void)
     expect_stats(&f, 2, 1, 1);
     CU_ASSERT_EQUAL(kept->ntargets, 0); /* what was kept is as it was */
     match_unref(kept);
-    CU_ASSERT_EQUAL(get(&f, "a/b")->ids[0], id);
+    CU_ASSERT_EQUAL(match_ids(get(&f, "a/b"))[0], id);
     expect_stats(&f, 3, 1, 1);
     end(&f);
 }

@@ -121,15 +121,15 @@ static void test_delivery_lookup(void)
     put(&f, &b, 2, "x/y", &plain, SUBS_NEW);
     m = tree_match(f.tree, "x/q", 3);
     UNIT_NEED(m != NULL && m->ntargets == 1 && m->targets[0].count == 1);
-    fs = subscribers_of_filter(f.subs, m->ids[0]);
+    fs = subscribers_of_filter(f.subs, match_ids(m)[0]);
     UNIT_NEED(fs != NULL);
-    CU_ASSERT_EQUAL(filter_subs_id(fs), m->ids[0]);
+    CU_ASSERT_EQUAL(filter_subs_id(fs), match_ids(m)[0]);
     CU_ASSERT_EQUAL(filter_subs_end(fs), 1);
     CU_ASSERT_PTR_EQUAL(filter_subs_at(fs, 0), s1);
-    CU_ASSERT_PTR_EQUAL(subscribers_of_owner(f.subs, 1, m->ids[0]), s1);
-    CU_ASSERT_PTR_NULL(subscribers_of_owner(f.subs, 2, m->ids[0]));
+    CU_ASSERT_PTR_EQUAL(subscribers_of_owner(f.subs, 1, match_ids(m)[0]), s1);
+    CU_ASSERT_PTR_NULL(subscribers_of_owner(f.subs, 2, match_ids(m)[0]));
     subscribers_remove(f.subs, &a, s1);
-    CU_ASSERT_PTR_NULL(subscribers_of_filter(f.subs, m->ids[0])); /* simply skipped */
+    CU_ASSERT_PTR_NULL(subscribers_of_filter(f.subs, match_ids(m)[0])); /* simply skipped */
     CU_ASSERT(a.first == NULL && a.count == 0);
     match_unref(m);
     end(&f);
@@ -150,7 +150,7 @@ static void test_hints(void)
     struct fixture f = begin();
     struct sub_owner o = {0};
     uint64_t ids[N];
-    uint32_t hints[N] = {0};
+    uint64_t hints[N] = {0};
     struct filter_subs *first[N];
     struct filter_subs *again[N];
     struct sub *subs[N];
@@ -187,6 +187,83 @@ static void test_hints(void)
     end(&f);
 }
 
+#define OWNER(n) ((n)*UINT64_C(0x10)) /* as pointers are */
+
+static bool learn(struct fixture *f, const uint64_t *ids, uint64_t *hints, uint32_t n,
+                  uint32_t *stamp)
+{
+    struct filter_subs *found[4];
+
+    subscribers_of_filters(f->subs, ids, hints, n, found);
+    subscribers_learn(f->subs, found, hints, n, stamp);
+    return subscribers_know(f->subs, hints, n, *stamp);
+}
+
+/* Three filters with a subscription each are known until one of them changes, whatever it is. */
+static void test_known(void)
+{
+    static const struct sub_options second = {
+        .qos = 2, .no_local = true, .retain_as_published = true};
+    static const struct sub_options identified = {.qos = 1, .id = 7};
+    struct fixture f = begin();
+    struct sub_owner o = {0};
+    struct sub_owner other = {0};
+    struct sub *subs[3];
+    uint64_t ids[3];
+    uint64_t hints[3] = {0};
+    uint32_t stamp = 0;
+    struct filter_subs *fs;
+
+    subs[0] = put(&f, &o, OWNER(1), "a/b", &plain, SUBS_NEW);
+    subs[1] = put(&f, &o, HINT_OWNER, "a/+", &second, SUBS_NEW);
+    subs[2] = put(&f, &o, OWNER(3), "a/#", &durable, SUBS_NEW);
+    for (unsigned i = 0; i < 3; i++) {
+        ids[i] = filter_subs_id(subs[i]->filter);
+    }
+    CU_ASSERT_FALSE(subscribers_know(f.subs, hints, 3, stamp));
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 3, &stamp));
+    CU_ASSERT(hint_owner(hints[0]) == OWNER(1) && hint_owner(hints[1]) == HINT_OWNER);
+    CU_ASSERT(hint_qos(hints[0]) == 1 && hint_qos(hints[1]) == 2 && hint_qos(hints[2]) == 2);
+    CU_ASSERT(!hint_is_no_local(hints[0]) && hint_is_no_local(hints[1]));
+    CU_ASSERT(!hint_retains_as_published(hints[0]) && hint_retains_as_published(hints[1]));
+    put(&f, &o, OWNER(9), "a/c", &plain, SUBS_NEW); /* has to do with none of them */
+    CU_ASSERT_TRUE(subscribers_know(f.subs, hints, 3, stamp));
+
+    put(&f, &o, OWNER(1), "a/b", &second, SUBS_REPLACED);
+    CU_ASSERT_FALSE(subscribers_know(f.subs, hints, 3, stamp));
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 3, &stamp));
+    CU_ASSERT(hint_qos(hints[0]) == 2 && hint_is_no_local(hints[0]));
+
+    put(&f, &o, OWNER(1), "a/b", &identified, SUBS_REPLACED); /* too much to say */
+    CU_ASSERT_FALSE(learn(&f, ids, hints, 3, &stamp));
+    put(&f, &o, OWNER(1), "a/b", &plain, SUBS_REPLACED);
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 3, &stamp));
+
+    subs[0] = put(&f, &other, OWNER(2), "a/#", &plain, SUBS_NEW); /* two of them */
+    CU_ASSERT_FALSE(learn(&f, ids, hints, 3, &stamp));
+    subscribers_remove(f.subs, &other, subs[0]);
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 3, &stamp));
+
+    fs = filter_of(&f, "a/+");
+    UNIT_NEED(fs != NULL);
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 2, &stamp));
+    filter_subs_pin(f.subs, fs);
+    CU_ASSERT_FALSE(subscribers_know(f.subs, hints, 2, stamp));
+    CU_ASSERT_FALSE(learn(&f, ids, hints, 2, &stamp));
+    filter_subs_unpin(f.subs, fs);
+    CU_ASSERT_TRUE(learn(&f, ids, hints, 2, &stamp));
+
+    subscribers_remove(f.subs, &o, subs[1]);
+    CU_ASSERT_FALSE(subscribers_know(f.subs, hints, 2, stamp));
+    put(&f, &o, OWNER(5), "a/+", &plain, SUBS_NEW); /* another filter by now */
+    CU_ASSERT_FALSE(subscribers_know(f.subs, hints, 2, stamp));
+
+    subs[0] = put(&f, &other, HINT_OWNER + 0x10, "far", &plain, SUBS_NEW); /* no room for it */
+    ids[0] = filter_subs_id(subs[0]->filter);
+    CU_ASSERT_FALSE(learn(&f, ids, hints, 1, &stamp));
+    end(&f);
+}
+
 /* Slabs of filters that have gone are given back; hints into them lead nowhere. */
 static void test_slabs_are_given_back(void)
 {
@@ -196,7 +273,7 @@ static void test_slabs_are_given_back(void)
     char text[16];
     struct filter_subs *found;
     uint64_t id = 0;
-    uint32_t hint = 0;
+    uint64_t hint = 0;
 
     put(&f, &o, 1, "stays", &plain, SUBS_NEW);
     few = subscribers_bytes(f.subs);
@@ -265,8 +342,8 @@ static void test_pins(void)
     }
     fs = filter_of(&f, "t");
     UNIT_NEED(fs != NULL);
-    filter_subs_pin(fs);
-    filter_subs_pin(fs);
+    filter_subs_pin(f.subs, fs);
+    filter_subs_pin(f.subs, fs);
     subscribers_remove(f.subs, &o[1], s[1]);
     subscribers_remove(f.subs, &o[4], s[4]);
     CU_ASSERT_EQUAL(filter_subs_end(fs), 5);
@@ -299,7 +376,7 @@ static void test_pinned_to_the_end(void)
     struct filter_subs *now;
 
     UNIT_NEED(old != NULL);
-    filter_subs_pin(old);
+    filter_subs_pin(f.subs, old);
     subscribers_remove(f.subs, &a, s);
     CU_ASSERT_EQUAL(kinds(&f, "t"), 0);
     CU_ASSERT_PTR_NULL(subscribers_of_filter(f.subs, filter_subs_id(old)));
@@ -331,7 +408,7 @@ static void test_pinned_with_another_shard(void)
     old = filter_of(&f, "t");
     UNIT_NEED(old != NULL);
     CU_ASSERT_EQUAL(filter_subs_id(old), id);
-    filter_subs_pin(old);
+    filter_subs_pin(f.subs, old);
     subscribers_remove(f.subs, &a, s);
     s = put(&f, &a, 1, "t", &plain, SUBS_NEW);
     CU_ASSERT_PTR_NOT_EQUAL(filter_of(&f, "t"), old);
@@ -408,7 +485,7 @@ static void test_against_table(void)
         CU_ASSERT_TRUE(list_is_sound(&lists[o], o + 1));
         if (pinned == NULL && node != NULL && words_below(&rng, 20) == 0) {
             pinned = subscribers_of_filter(f.subs, id);
-            filter_subs_pin(pinned);
+            filter_subs_pin(f.subs, pinned);
         } else if (pinned != NULL && words_below(&rng, 50) == 0) {
             filter_subs_unpin(f.subs, pinned);
             pinned = NULL;
@@ -485,6 +562,7 @@ UNIT_TESTS = {
     UNIT_TEST(put_and_replace)
     UNIT_TEST(delivery_lookup)
     UNIT_TEST(hints)
+    UNIT_TEST(known)
     UNIT_TEST(slabs_are_given_back)
     UNIT_TEST(kinds)
     UNIT_TEST(pins)

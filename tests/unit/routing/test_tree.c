@@ -95,7 +95,7 @@ static void test_overlap(void)
     UNIT_NEED(m != NULL && m->ntargets == 2);
     CU_ASSERT(m->targets[0].shard == 3 && m->targets[0].count == 1);
     CU_ASSERT_EQUAL(m->targets[0].kinds, TREE_SHARED);
-    CU_ASSERT_EQUAL(m->ids[m->targets[0].first], id_of(t, "a/#"));
+    CU_ASSERT_EQUAL(match_ids(m)[m->targets[0].first], id_of(t, "a/#"));
     CU_ASSERT(m->targets[1].shard == 7 && m->targets[1].count == 3);
     CU_ASSERT_EQUAL(m->targets[1].kinds, TREE_PLAIN | TREE_DURABLE);
     CU_ASSERT_EQUAL(m->targets[0].first + m->targets[0].count, m->targets[1].first);
@@ -367,7 +367,7 @@ static bool target_has(const struct match *m, const struct match_target *to, uin
     unsigned times = 0;
 
     for (uint32_t i = 0; i < to->count; i++) {
-        times += m->ids[to->first + i] == id;
+        times += match_ids(m)[to->first + i] == id;
     }
     CU_ASSERT(times <= 1);
     return times == 1;

@@ -27,7 +27,7 @@ static bool has_id(const struct match *m, uint64_t id)
 {
     for (uint32_t t = 0; t < m->ntargets; t++) {
         for (uint32_t i = 0; i < m->targets[t].count; i++) {
-            if (m->ids[m->targets[t].first + i] == id) {
+            if (match_ids(m)[m->targets[t].first + i] == id) {
                 return true;
             }
         }
