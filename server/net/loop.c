@@ -35,3 +35,9 @@ int loop_wait(struct loop *lp, int timeout_ms)
 
     return n < 0 ? 0 : n;
 }
+
+int loop_look(struct loop *lp, int n)
+{
+    n = epoll_wait(lp->epoll_fd, lp->events, n < LOOP_EVENTS ? n : LOOP_EVENTS, 0);
+    return n < 0 ? 0 : n;
+}

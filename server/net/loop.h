@@ -34,5 +34,7 @@ bool loop_add(struct loop *lp, int fd, uint32_t events, void *tag);
 void loop_del(struct loop *lp, int fd);
 /* Waits at most timeout_ms (-1: for ever); the number of events, 0 also when interrupted. */
 int loop_wait(struct loop *lp, int timeout_ms);
+/* Looks for at most n of them, without waiting. */
+int loop_look(struct loop *lp, int n);
 
 #endif

@@ -35,10 +35,12 @@
 #define TURN_MAIL       1024           /* by mail of other shards, */
 #define TURN_SOCKETS                                                                               \
     512 /* and packets and their copies from our own connections; what is left is passed on */
-#define LINK_SHARE  512 /* of these, for one connection before others are served */
-#define TURN_FLUSH  512 /* touched connections before they are written */
-#define TURN_TIMERS 4096
-#define TURN_SUBS   1024 /* subscriptions removed of departing clients */
+#define READY_ENOUGH 256u /* connections for more than a turn: then few events are asked for */
+#define EVENTS_LEAST 16
+#define LINK_SHARE   512 /* of these, for one connection before others are served */
+#define TURN_FLUSH   512 /* touched connections before they are written */
+#define TURN_TIMERS  4096
+#define TURN_SUBS    1024 /* subscriptions removed of departing clients */
 #define MAILBOX_HIGH                                                                               \
     65536u /* items waiting in a target's mailbox before its publishers are paused */
 
@@ -432,6 +434,7 @@ struct shard {
     struct client **clients; /* hash table by client id */
     uint32_t clients_cap, clients_n;
     struct link *ready, **ready_last;
+    uint32_t nready; /* in that list */
     struct link *dirty;
     uint32_t ndirty;
     struct link *doomed;

@@ -22,6 +22,7 @@ void link_ready(struct shard *sh, struct link *l)
     l->ready_next = NULL;
     *sh->ready_last = l;
     sh->ready_last = &l->ready_next;
+    sh->nready++;
 }
 
 void link_dirty(struct shard *sh, struct link *l)
@@ -198,6 +199,7 @@ static void leave_lists(struct shard *sh, struct link *l)
         }
         sh->ready_last = at;
         l->is_ready = false;
+        sh->nready--;
     }
     if (l->is_dirty) {
         unlink_from(&sh->dirty, l, offsetof(struct link, dirty_next));

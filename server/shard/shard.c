@@ -206,33 +206,32 @@ static bool read_link(struct shard *sh, struct link *l, bool others_wait)
     return more;
 }
 
-/* Parses what is ready. Who was not served for want of budget is first in the next turn, who has
- * more is last. True: there are such. */
+static struct link *take_ready(struct shard *sh)
+{
+    struct link *l = sh->ready;
+
+    sh->ready = l->ready_next;
+    if (sh->ready == NULL) {
+        sh->ready_last = &sh->ready;
+    }
+    l->is_ready = false;
+    sh->nready--;
+    return l;
+}
+
+/* Parses what is ready, each connection once. Who was not served for want of budget is first in the
+ * next turn, who has more is last. True: there are such. */
 static bool read_ready(struct shard *sh)
 {
-    struct link *list = sh->ready;
-    struct link **last;
+    for (uint32_t n = sh->nready; n > 0 && sh->budget > 0; n--) {
+        struct link *l = take_ready(sh);
 
-    sh->ready = NULL;
-    sh->ready_last = &sh->ready;
-    while (list != NULL && sh->budget > 0) {
-        struct link *l = list;
-        list = l->ready_next;
-        l->is_ready = false;
-        if (read_link(sh, l, list != NULL)) {
+        if (read_link(sh, l, n > 1)) {
             link_ready(sh, l);
         }
         if (sh->ndirty >= TURN_FLUSH) {
             flush_dirty(sh);
         }
-    }
-    if (list != NULL) {
-        for (last = &list; *last != NULL; last = &(*last)->ready_next) {}
-        *last = sh->ready;
-        if (sh->ready == NULL) {
-            sh->ready_last = last;
-        }
-        sh->ready = list;
     }
     return sh->ready != NULL;
 }
@@ -415,6 +414,14 @@ static void guests_awake(struct shard *sh)
     }
 }
 
+/* Few while enough connections are ready that a turn does not come to their end: the kernel keeps
+ * the others in their order as well, and looks at each socket when it reports it. Reported early,
+ * it is out of the processor's caches again when it is read. */
+static int look_for_events(struct shard *sh)
+{
+    return loop_look(&sh->loop, sh->nready < READY_ENOUGH ? LOOP_EVENTS : EVENTS_LEAST);
+}
+
 static int wait_events(struct shard *sh)
 {
     int ms = longest_wait_ms(sh);
@@ -422,7 +429,7 @@ static int wait_events(struct shard *sh)
 
     sh->lodge.gauge.waits++;
     if (ms == 0) {
-        n = loop_wait(&sh->loop, 0);
+        n = look_for_events(sh);
         rcu_quiescent();
         return n;
     }
@@ -430,7 +437,7 @@ static int wait_events(struct shard *sh)
         mailbox_awake(&sh->mailbox, false);
         guests_awake(sh);
         rcu_quiescent();
-        return loop_wait(&sh->loop, 0);
+        return look_for_events(sh);
     }
     sh->lodge.gauge.sleeps++;
     rcu_offline();
