@@ -47,7 +47,9 @@ static int begin(struct fold *f)
     }
     f->ops = 0;
     f->bytes = 0;
-    return mdb_cursor_open(f->txn, f->s->queue, &f->queue);
+    rc = mdb_cursor_open(f->txn, f->s->queue, &f->queue);
+    rc = rc != 0 ? rc : mdb_cursor_open(f->txn, f->s->sessions, &f->sessions);
+    return rc != 0 ? rc : mdb_cursor_open(f->txn, f->s->bodies, &f->body);
 }
 
 static int by_key(const void *a, const void *b)
@@ -60,29 +62,29 @@ static int by_key(const void *a, const void *b)
 
 static int apply_to_body(struct fold *f, uint64_t body, int64_t n)
 {
-    struct store_op op;
     uint8_t k[8];
     uint8_t head[BODY_HEAD];
     uint32_t count;
-    MDB_val whole;
+    MDB_val first;
     int rc;
 
     put_be64(k, body);
-    rc = object_get(f->txn, f->s->bodies, k, sizeof(k), &f->tmp, &whole);
+    rc = object_peek(f->body, k, sizeof(k), &first);
     if (rc == MDB_NOTFOUND) {
         return 0; /* an entry without a body; the checker names it */
     }
-    if (rc == 0 && !body_view(whole, &count, &op)) {
+    if (rc == 0 && first.mv_size < BODY_HEAD) {
         rc = MDB_CORRUPTED;
     }
     if (rc != 0 || n == 0) {
         return rc;
     }
+    count = get_le32(first.mv_data);
     if ((int64_t)count + n <= 0) {
         return object_del(f->txn, f->s->bodies, k, sizeof(k));
     }
     put_le32(head, (uint32_t)((int64_t)count + n));
-    return object_patch(f->txn, f->s->bodies, k, sizeof(k), head, sizeof(head));
+    return object_patch(f->body, k, sizeof(k), head, sizeof(head));
 }
 
 static int apply_to_time(struct fold *f, uint64_t when_s, int64_t n)
@@ -156,6 +158,8 @@ static int end_slice(struct fold *f)
         return rc;
     }
     mdb_cursor_close(f->queue);
+    mdb_cursor_close(f->sessions);
+    mdb_cursor_close(f->body);
     rc = env_commit(f->txn);
     f->txn = NULL;
     if (rc == 0) {
@@ -581,7 +585,7 @@ static int mark_ended(struct fold *f, uint64_t session, struct session_head *h)
     int rc;
 
     h->next_seq = 0;
-    rc = fold_put_head(f, session, h);
+    rc = fold_put_head(f, session, h, true);
     if (rc == 0) {
         durable_sweep_later(f->d, session);
     }

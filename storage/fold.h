@@ -29,8 +29,8 @@ struct fold {
     struct gen *g;
     uint32_t nsessions; /* of it that have something to be done */
     MDB_txn *txn;
-    MDB_cursor *queue;
-    uint32_t ops; /* of this slice */
+    MDB_cursor *queue, *sessions, *body; /* on their tables */
+    uint32_t ops;                        /* of this slice */
     size_t bytes;
     uint32_t removable;          /* entries of ended sessions that this fold may still remove */
     bool repeated;               /* a fold with these bounds was interrupted */
@@ -50,8 +50,9 @@ int deltas_add(struct deltas *d, uint64_t key, int n);
 /* Whether the body goes with its entry: nobody else has it, and it is small enough. */
 bool fold_is_inline(const struct gen_body *b);
 int fold_get_head(struct fold *f, uint64_t session, struct session_head *h);
-/* The record of the session with what the entries of this slice made of it. */
-int fold_put_head(struct fold *f, uint64_t session, struct session_head *h);
+/* The record of the session with what the entries of this slice made of it. look: its first seq may
+ * be another. */
+int fold_put_head(struct fold *f, uint64_t session, struct session_head *h, bool look);
 /* What the generation has of the session's entries. */
 int fold_entries(struct fold *f, const struct gen_session *gs);
 /* Entries go with their counts, to the end of the slice at most; *more: some are left. */

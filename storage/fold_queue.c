@@ -31,14 +31,13 @@ bool fold_is_inline(const struct gen_body *b)
 
 int fold_get_head(struct fold *f, uint64_t session, struct session_head *h)
 {
-    struct store_op op;
     uint8_t k[8];
-    MDB_val whole;
+    MDB_val first;
     int rc;
 
     put_be64(k, session);
-    rc = object_get(f->txn, f->s->sessions, k, sizeof(k), &f->tmp, &whole);
-    return rc == 0 && !session_view(whole, h, &op) ? MDB_CORRUPTED : rc;
+    rc = object_peek(f->sessions, k, sizeof(k), &first);
+    return rc == 0 && !session_head_get(first, h) ? MDB_CORRUPTED : rc;
 }
 
 /* The first entry of the row under the cursor. */
@@ -49,29 +48,37 @@ static int first_of(MDB_val key, MDB_val val, struct queue_row *r, struct queue_
     return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc; /* a row has at least one */
 }
 
-int fold_put_head(struct fold *f, uint64_t session, struct session_head *h)
+static int look_for_first(struct fold *f, uint64_t session, struct session_head *h)
 {
-    uint8_t head[SESSION_HEAD];
-    uint8_t k[8];
     struct queue_row r;
     struct queue_entry e;
     MDB_val key;
     MDB_val val;
     int rc = queue_find(f->queue, session, 0, &key, &val);
 
-    if (rc == 0) {
-        rc = first_of(key, val, &r, &e);
-        h->first_seq = e.seq;
-    } else if (rc == MDB_NOTFOUND) {
+    if (rc == MDB_NOTFOUND) {
         h->first_seq = h->next_seq;
-        rc = 0;
+        return 0;
     }
+    rc = rc != 0 ? rc : first_of(key, val, &r, &e);
+    if (rc == 0) {
+        h->first_seq = e.seq;
+    }
+    return rc;
+}
+
+int fold_put_head(struct fold *f, uint64_t session, struct session_head *h, bool look)
+{
+    uint8_t head[SESSION_HEAD];
+    uint8_t k[8];
+    int rc = look ? look_for_first(f, session, h) : 0;
+
     if (rc != 0) {
         return rc;
     }
     session_head_put(head, h);
     put_be64(k, session);
-    return object_patch(f->txn, f->s->sessions, k, sizeof(k), head, sizeof(head));
+    return object_patch(f->sessions, k, sizeof(k), head, sizeof(head));
 }
 
 /* ---- counts ---- */
@@ -85,6 +92,7 @@ static uint32_t when_of(const struct queue_entry *e)
 static int count_in(struct fold *f, struct session_head *h, const struct queue_entry *e,
                     const struct gen_body *born)
 {
+    h->first_seq = h->count == 0 || e->seq < h->first_seq ? e->seq : h->first_seq;
     h->count++;
     h->bytes += e->size;
     if (e->record_n > 0) {
@@ -107,6 +115,7 @@ struct merge {
     struct fold *f;
     uint64_t session;
     struct session_head head;
+    bool look; /* for the first seq: the first entry is gone, or there was none */
     bool open;
     bool has_next;     /* there is a row behind it, */
     uint64_t next_seq; /* with this key: changes from there on are its */
@@ -295,6 +304,7 @@ static int merge_change(struct merge *m, const struct gen_entry *e)
     }
     m->changed = true;
     if (e->what == GEN_DEL) {
+        m->look = m->look || m->at.seq <= m->head.first_seq;
         rc = count_out(m->f, &m->head, &m->at);
         return rc != 0 ? rc : next_old(m);
     }
@@ -325,7 +335,7 @@ static int end_slice(struct merge *m)
 {
     int rc = m->open ? close_row(m) : 0;
 
-    rc = rc != 0 ? rc : fold_put_head(m->f, m->session, &m->head);
+    rc = rc != 0 ? rc : fold_put_head(m->f, m->session, &m->head, m->look);
     return rc != 0 ? rc : fold_next_slice(m->f);
 }
 
@@ -378,11 +388,12 @@ int fold_entries(struct fold *f, const struct gen_session *gs)
     m.session = gs->session;
     m.open = false;
     rc = fold_get_head(f, gs->session, &m.head);
+    m.look = rc == 0 && m.head.count == 0; /* what is to come may be removed as well */
     rc = rc != 0 ? rc : merge_all(&m, gs);
     if (rc == 0 && m.open) {
         rc = close_row(&m);
     }
-    return rc != 0 ? rc : fold_put_head(f, gs->session, &m.head);
+    return rc != 0 ? rc : fold_put_head(f, gs->session, &m.head, m.look);
 }
 
 /* ---- ends ---- */
@@ -414,7 +425,7 @@ int fold_remove_entries(struct fold *f, uint64_t session, struct session_head *h
         rc = queue_find(f->queue, session, 0, &key, &val);
         if (rc == 0 && fold_slice_full(f)) {
             *more = true;
-            return fold_put_head(f, session, h);
+            return fold_put_head(f, session, h, true);
         }
         rc = rc != 0 ? rc : remove_whole(f, h, key, val);
     }

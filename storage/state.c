@@ -246,27 +246,40 @@ int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uin
     return rc;
 }
 
-int object_patch(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *head,
-                 size_t n)
+int object_peek(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val *first)
+{
+    struct piece_key pk;
+    MDB_val key = piece_key(&pk, k, kn, 0);
+    int rc = mdb_cursor_get(cur, &key, first, MDB_SET);
+
+    if (rc == 0 && first->mv_size < LENGTH) {
+        rc = MDB_CORRUPTED;
+    }
+    if (rc == 0) {
+        *first = (MDB_val){first->mv_size - LENGTH, (uint8_t *)first->mv_data + LENGTH};
+    }
+    return rc;
+}
+
+int object_patch(MDB_cursor *cur, const uint8_t *k, size_t kn, const uint8_t *head, size_t n)
 {
     uint8_t copy[PIECE_MAX];
     struct piece_key pk;
     MDB_val key;
     MDB_val v;
-    size_t whole;
-    int rc = first_piece(txn, dbi, k, kn, &v, &whole);
+    int rc = object_peek(cur, k, kn, &v);
 
-    if (rc == 0 && (v.mv_size < LENGTH + n || v.mv_size > PIECE_MAX)) {
+    if (rc == 0 && (v.mv_size < n || v.mv_size > PIECE_MAX - LENGTH)) {
         rc = MDB_CORRUPTED;
     }
     if (rc != 0) {
         return rc;
     }
-    memcpy(copy, v.mv_data, v.mv_size);
+    memcpy(copy, (uint8_t *)v.mv_data - LENGTH, LENGTH + v.mv_size);
     memcpy(copy + LENGTH, head, n);
-    v.mv_data = copy;
+    v = (MDB_val){LENGTH + v.mv_size, copy};
     key = piece_key(&pk, k, kn, 0);
-    return mdb_put(txn, dbi, &key, &v, 0);
+    return mdb_cursor_put(cur, &key, &v, 0);
 }
 
 int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn)
@@ -489,15 +502,25 @@ void session_head_put(uint8_t *p, const struct session_head *h)
     put_le64(p + 24, h->bytes);
 }
 
+bool session_head_get(MDB_val first, struct session_head *h)
+{
+    const uint8_t *p = first.mv_data;
+
+    if (first.mv_size < SESSION_HEAD) {
+        return false;
+    }
+    *h = (struct session_head){get_le64(p), get_le64(p + 8), get_le64(p + 16), get_le64(p + 24)};
+    return true;
+}
+
 bool session_view(MDB_val whole, struct session_head *h, struct store_op *op)
 {
     const uint8_t *p = whole.mv_data;
     const uint8_t *end = p + whole.mv_size;
 
-    if (whole.mv_size < SESSION_HEAD) {
+    if (!session_head_get(whole, h)) {
         return false;
     }
-    *h = (struct session_head){get_le64(p), get_le64(p + 8), get_le64(p + 16), get_le64(p + 24)};
     p += SESSION_HEAD;
     return record_decode(&p, end, op) && op->kind == ST_SESSION_PUT && p == end;
 }

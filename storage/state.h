@@ -53,9 +53,11 @@ int object_get(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, struct sc
 /* appending: puts nothing and gives MDB_KEYEXIST where k is not above every key there. */
 int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *whole,
                size_t n, bool appending);
+/* Its first bytes, a view: as many as there are, up to some 2000. With a cursor, here and below,
+ * what comes in the order of keys is found without going down the tree. */
+int object_peek(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val *first);
 /* Changes the first n bytes. */
-int object_patch(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *head,
-                 size_t n);
+int object_patch(MDB_cursor *cur, const uint8_t *k, size_t kn, const uint8_t *head, size_t n);
 int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn);
 /*
  * The next object at or behind the cursor's key *k (kn bytes; on return the key found). The cursor
@@ -99,6 +101,8 @@ static inline bool session_has_ended(const struct session_head *h)
     return h->next_seq == 0;
 }
 void session_head_put(uint8_t *p, const struct session_head *h);
+/* Of an object's first bytes. False: too short. */
+bool session_head_get(MDB_val first, struct session_head *h);
 /* False: too short or not a session's record. */
 bool session_view(MDB_val whole, struct session_head *h, struct store_op *op);
 bool body_view(MDB_val whole, uint32_t *count, struct store_op *op);

@@ -76,13 +76,20 @@ static void test_patch_and_lost_piece(void)
     const uint8_t k[8] = {1};
     uint8_t third[12] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2};
     MDB_val key = {sizeof(third), third};
+    const uint8_t none[8] = {0};
     struct fixture f;
+    MDB_cursor *cur;
     MDB_val whole;
 
     up(&f);
     memset(a, 'a', sizeof(a));
     CU_ASSERT_EQUAL(object_put(f.txn, f.s.bodies, k, 8, a, sizeof(a), false), 0);
-    CU_ASSERT_EQUAL(object_patch(f.txn, f.s.bodies, k, 8, (const uint8_t *)"zz", 2), 0);
+    UNIT_NEED(mdb_cursor_open(f.txn, f.s.bodies, &cur) == 0);
+    CU_ASSERT_EQUAL(object_patch(cur, k, 8, (const uint8_t *)"zz", 2), 0);
+    CU_ASSERT_EQUAL(object_peek(cur, k, 8, &whole), 0);
+    CU_ASSERT(whole.mv_size < sizeof(a) && memcmp(whole.mv_data, "zzaa", 4) == 0);
+    CU_ASSERT_EQUAL(object_peek(cur, none, 8, &whole), MDB_NOTFOUND);
+    mdb_cursor_close(cur);
     CU_ASSERT_EQUAL(object_get(f.txn, f.s.bodies, k, 8, &f.tmp, &whole), 0);
     CU_ASSERT(whole.mv_size == sizeof(a) && memcmp(whole.mv_data, "zzaa", 4) == 0);
     CU_ASSERT_EQUAL(object_put(f.txn, f.s.bodies, k, 8, a, 10, true), MDB_KEYEXIST);
