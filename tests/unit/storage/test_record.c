@@ -156,6 +156,7 @@ static void test_groups(void)
 
 static void test_crc(void)
 {
+    static uint8_t large[40000];
     uint8_t bytes[300];
 
     CU_ASSERT_EQUAL(crc32c(0, "123456789", 9), 0xe3069283);
@@ -167,6 +168,12 @@ static void test_crc(void)
         CU_ASSERT_EQUAL(crc32c(0, bytes, n), crc32c_portable(0, bytes, n));
         CU_ASSERT_EQUAL(crc32c(crc32c(0, bytes, n / 3), bytes + n / 3, n - n / 3),
                         crc32c(0, bytes, n));
+    }
+    for (size_t i = 0; i < sizeof(large); i++) {
+        large[i] = (uint8_t)(i * i >> 3 ^ i);
+    }
+    for (size_t n = 12280; n < sizeof(large); n += n < 12300 ? 1 : 1777) { /* several at a time */
+        CU_ASSERT_EQUAL(crc32c(77, large, n), crc32c_portable(77, large, n));
     }
 }
 
