@@ -141,7 +141,7 @@ struct out_extra {
 
 struct out_msg {
     struct out_msg *next, *prev; /* in the queue or in flight, in order */
-    struct message *msg;         /* NULL once PUBREC came: the content is not needed again */
+    struct message *msg;         /* NULL: the content is not needed again, see goes_once() */
     struct out_wait *wait;       /* NULL: nothing to wait for */
     uint64_t seq;                /* the entry's number in the store; 0: none */
     struct out_extra *extra;     /* owned; NULL: neither identifiers nor group */
@@ -596,6 +596,7 @@ void idset_free(struct idset *s);
 
 /* outq.c, for spill.c */
 struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e);
+void outq_hold(struct out_msg *o, const struct encode *e); /* a reference to the message */
 void outq_destroy(struct shard *sh, struct outq *q, struct out_msg *o); /* off all lists already */
 void out_list_append(struct out_list *l, struct out_msg *o);
 void out_list_remove(struct out_list *l, struct out_msg *o);

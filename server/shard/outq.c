@@ -251,16 +251,20 @@ struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encod
             memcpy(o->extra->ids, e->ids, e->nids * sizeof(uint32_t));
         }
     }
+    o->qos = e->qos;
+    o->retain = e->retain;
+    account(sh, q, o, sizeof(*o) + message_size(e->msg));
+    return o;
+}
+
+void outq_hold(struct out_msg *o, const struct encode *e)
+{
     if (e->spare != NULL && *e->spare > 0) {
         (*e->spare)--;
     } else {
         message_ref(e->msg, 1);
     }
     o->msg = e->msg;
-    o->qos = e->qos;
-    o->retain = e->retain;
-    account(sh, q, o, sizeof(*o) + message_size(e->msg));
-    return o;
 }
 
 /* Off both lists already. */
@@ -337,6 +341,21 @@ static struct encode encode_of(const struct out_msg *o)
                            .dup = o->sent};
 }
 
+/* Whether its content is needed no more once it is sent: the session ends with this connection, so
+ * it is never sent again, and no group has another member for it. */
+static bool goes_once(const struct client *c, uint64_t group)
+{
+    return !c->stored && group == 0;
+}
+
+static void let_go(const struct client *c, struct out_msg *o)
+{
+    if (goes_once(c, o->extra == NULL ? 0 : o->extra->group)) {
+        message_unref(o->msg);
+        o->msg = NULL;
+    }
+}
+
 /* Sends one message in flight; false: stop (no memory, the link is being closed). */
 static bool send_one(struct shard *sh, struct client *c, struct out_msg *o)
 {
@@ -349,6 +368,7 @@ static bool send_one(struct shard *sh, struct client *c, struct out_msg *o)
         o->counted = true;
         q->counted++;
         q->resend = o->next;
+        let_go(c, o);
         return true;
     case ENCODE_DROPPED:
         outq_done(sh, c, o);
@@ -635,6 +655,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     struct outq *q = outq_of(sh, c);
     bool behind;
     bool direct;
+    bool at_once;
     struct out_msg *o;
 
     if (q == NULL) {
@@ -658,13 +679,17 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
         out_list_append(&q->queue, o);
         direct = false;
     }
+    at_once = direct && q->resend == o && q->counted < q->window;
+    if (!at_once || !goes_once(c, e->group)) {
+        outq_hold(o, e);
+    }
     if (kept) {
         record_entry(sh, c, o, d->part);
     }
     if (direct && o->state == OUT_QUEUED) {
         move_to(o, wait_state(o));
     }
-    if (!direct || q->resend != o || o->state == OUT_WAIT_STORE || q->counted >= q->window) {
+    if (!at_once || o->state == OUT_WAIT_STORE) {
         if (kept) {
             ticket_urgent(d->part);
         }
@@ -714,6 +739,7 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
+    outq_hold(o, e);
     out_list_append(&q->queue, o);
     q->queued_qos0++;
 }
@@ -840,8 +866,10 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
 
     move_to(o, OUT_WAIT_PUBCOMP);
     unaccount_bytes(sh, c->out, o);
-    message_unref(o->msg);
-    o->msg = NULL;
+    if (o->msg != NULL) {
+        message_unref(o->msg);
+        o->msg = NULL;
+    }
     if (!sh->keeps || o->seq == 0) {
         link_ack(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS);
         return;

@@ -236,7 +236,9 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
         as.ids = sh->ids;
     }
     o = m == NULL ? NULL : outq_create(sh, q, &as);
-
+    if (o != NULL) {
+        outq_hold(o, &as);
+    }
     if (m != NULL) {
         message_unref(m); /* the entry holds it now */
     }
