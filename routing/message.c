@@ -12,26 +12,31 @@ static uint8_t *append(uint8_t *to, const void *from, size_t n)
     return to + n;
 }
 
-struct message *message_create(const void *topic, size_t topic_n, const void *payload,
-                               size_t payload_n, const void *props, size_t props_n)
+/* Of a message of these parts; 0: there is no such message. */
+static size_t size_of(size_t topic_n, size_t payload_n, size_t props_n)
 {
     size_t size = sizeof(struct message) + 2 + topic_n;
-    struct message *m;
-    uint8_t *to;
 
     if (topic_n > UINT16_MAX || payload_n > UINT32_MAX || props_n > UINT32_MAX ||
         __builtin_add_overflow(size, payload_n, &size) ||
         __builtin_add_overflow(size, props_n, &size)) {
-        return NULL;
+        return 0;
     }
-    m = malloc(size);
-    if (m == NULL) {
-        return NULL;
-    }
+    return size;
+}
+
+static struct message *fill(void *at, bool lent, const void *topic, size_t topic_n,
+                            const void *payload, size_t payload_n, const void *props,
+                            size_t props_n)
+{
+    struct message *m = at;
+    uint8_t *to;
+
     *m = (struct message){
         .topic_n = (uint16_t)topic_n,
         .payload_n = (uint32_t)payload_n,
         .props_n = (uint32_t)props_n,
+        .lent = lent,
     };
     atomic_init(&m->refs, 1);
     m->data[0] = (uint8_t)(topic_n >> 8);
@@ -40,6 +45,26 @@ struct message *message_create(const void *topic, size_t topic_n, const void *pa
     to = append(to, payload, payload_n);
     append(to, props, props_n);
     return m;
+}
+
+struct message *message_create(const void *topic, size_t topic_n, const void *payload,
+                               size_t payload_n, const void *props, size_t props_n)
+{
+    const size_t size = size_of(topic_n, payload_n, props_n);
+    void *at = size == 0 ? NULL : malloc(size);
+
+    return at == NULL ? NULL : fill(at, false, topic, topic_n, payload, payload_n, props, props_n);
+}
+
+struct message *message_lend(void *at, size_t room, const void *topic, size_t topic_n,
+                             const void *payload, size_t payload_n, const void *props,
+                             size_t props_n)
+{
+    const size_t size = size_of(topic_n, payload_n, props_n);
+
+    return size == 0 || size > room
+               ? NULL
+               : fill(at, true, topic, topic_n, payload, payload_n, props, props_n);
 }
 
 struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t body_n)
@@ -52,6 +77,34 @@ struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t 
         m->stub_n = body_n;
     }
     return m;
+}
+
+static struct message *copy_to(void *at, const struct message *m, size_t size, bool lent)
+{
+    const size_t after = offsetof(struct message, payload_n);
+    const size_t rest = offsetof(struct message, number);
+    struct message *copy = at;
+
+    /* Not the count, which is first: others may have m as well, and change it. In two pieces, for
+     * the larger one to be aligned. */
+    memcpy((char *)at + after, (const char *)m + after, rest - after);
+    memcpy((char *)at + rest, (const char *)m + rest, size - rest);
+    atomic_init(&copy->refs, 1);
+    copy->lent = lent;
+    return copy;
+}
+
+struct message *message_lend_copy(void *at, const struct message *m)
+{
+    return copy_to(at, m, message_size(m), true);
+}
+
+struct message *message_copy(const struct message *m)
+{
+    const size_t size = message_size(m);
+    void *at = malloc(size);
+
+    return at == NULL ? NULL : copy_to(at, m, size, false);
 }
 
 void message_ref(struct message *m, uint32_t n)

@@ -26,6 +26,7 @@ struct message {
     uint8_t qos;        /* as published */
     bool retain : 1;    /* as published */
     bool is_stub : 1; /* of a retained message whose payload and properties are in the store only */
+    bool lent : 1;    /* lies in somebody's buffer, see message_lend() */
     uint64_t number;  /* retained number, taken under the stripe's lock; 0: not retained */
     union {
         uint64_t body_id; /* the store's id for the body; 0: not stored */
@@ -45,17 +46,22 @@ struct message *message_create(const void *topic, size_t topic_n, const void *pa
  * store: topic, number, expiry; the last two are the caller's to set. */
 struct message *message_create_stub(const void *topic, size_t topic_n, uint64_t body_n);
 
+/*
+ * A message in a buffer of the caller's, which is aligned to 8 bytes. It is not counted, and ends
+ * with the buffer: who needs it longer makes a message_copy() of it. NULL: it takes more than
+ * `room` bytes.
+ */
+struct message *message_lend(void *at, size_t room, const void *topic, size_t topic_n,
+                             const void *payload, size_t payload_n, const void *props,
+                             size_t props_n);
+/* Likewise a copy; there is room for message_size() bytes. */
+struct message *message_lend_copy(void *at, const struct message *m);
+/* A message of its own, with one reference. NULL: no memory. */
+struct message *message_copy(const struct message *m);
+
 void message_ref(struct message *m, uint32_t n);
 void message_unref(struct message *m);
 void message_unref_many(struct message *m, uint32_t n); /* n of them at once; n > 0 */
-
-/* It is needed soon, and another thread made it. */
-static inline void message_prefetch(const struct message *m)
-{
-    __builtin_prefetch(m);
-    __builtin_prefetch((const char *)m + 64);
-    __builtin_prefetch((const char *)m + 128);
-}
 
 static inline const char *message_topic(const struct message *m)
 {

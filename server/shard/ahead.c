@@ -152,7 +152,7 @@ static bool look_into(const struct mail *mail, const struct match **match, uint3
     if (mail != NULL && r->mail.fn == run_mail) {
         *match = r->match;
         *target = r->target;
-        *msg = r->msg[r->at];
+        *msg = (const struct message *)(const void *)(r->data + r->at);
         return true;
     }
     return false;

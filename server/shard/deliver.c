@@ -188,8 +188,8 @@ static void collect(struct shard *sh, struct delivery *d, struct filter_subs *co
     give_collected(sh, d, n);
 }
 
-/* Who is the only one takes over the message. */
-static void lend_own(struct delivery *d)
+/* Who is the only one takes over the message, if there is anything to take over. */
+static void hand_on(struct delivery *d)
 {
     if (d->owns) {
         d->owns = false;
@@ -202,8 +202,8 @@ static void single_filter(struct shard *sh, struct delivery *d, struct filter_su
     size_t end = filter_subs_end(f);
 
     if (end == 1) {
-        lend_own(d);
-    } else if (end > 1 && d->msg->qos > 0) { /* counted once for all of them */
+        hand_on(d);
+    } else if (end > 1 && d->msg->qos > 0 && !d->msg->lent) { /* counted once for all of them */
         message_ref(d->msg, (uint32_t)end);
         d->spare = (uint32_t)end;
     }
@@ -234,7 +234,7 @@ static void give_known(struct shard *sh, struct delivery *d, const uint64_t *hin
     uint32_t collected = 0;
 
     if (n == 1) {
-        lend_own(d);
+        hand_on(d);
         if (hint_wants(hints[0], d->msg)) {
             struct copy c = copy_of_hint(sh, hints[0], d->msg);
             give(sh, d, &c);
@@ -391,6 +391,21 @@ void delivery_unref(struct delivery *d)
     d->owns = false;
 }
 
+struct message *delivery_own(struct delivery *d)
+{
+    struct message *m = d->msg;
+
+    if (m->lent) {
+        m = message_copy(m);
+        if (m == NULL) {
+            return NULL;
+        }
+        d->msg = m;
+        d->owns = true;
+    }
+    return m;
+}
+
 void delivery_free(struct delivery *d)
 {
     delivery_unref(d);
@@ -518,7 +533,7 @@ void deliver_now(struct shard *sh, struct delivery *d)
         part_done(d);
         return;
     }
-    job = delivery_create(d->msg, d->match, d->target, d->part);
+    job = delivery_own(d) == NULL ? NULL : delivery_create(d->msg, d->match, d->target, d->part);
     if (job == NULL) { /* the rest of the subscribers cannot be remembered */
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
         unpin_all(sh, d);
@@ -549,26 +564,30 @@ void deliver_mail(struct shard *sh, struct shard_mail *m)
 
 /* ---- runs ---- */
 
-#define RUN_FIRST 3u  /* messages: with the header 64 bytes */
-#define RUN_MAX   75u /* 640 */
+#define RUN_FIRST 512u  /* bytes of a run at least, header and all */
+#define RUN_MAX   8192u /* at most: the allocator's small sizes */
+
+/* Bytes from a message to the next. */
+static uint32_t stride(const struct message *m)
+{
+    return ((uint32_t)message_size(m) + 7u) & ~7u;
+}
 
 void run_mail(struct shard *sh, struct shard_mail *mail)
 {
     struct run *r = (struct run *)mail;
 
-    while (r->at < r->n) {
-        struct delivery d = {
-            .msg = r->msg[r->at], .match = r->match, .target = r->target, .owns = true};
+    while (r->at < r->used) {
+        struct delivery d = {.msg = (struct message *)(void *)(r->data + r->at),
+                             .match = r->match,
+                             .target = r->target};
 
         if (sh->budget <= 0) { /* goes on next turn, before what came behind it */
             mail->mail.next = sh->inbox;
             sh->inbox = &mail->mail;
             return;
         }
-        r->at++;
-        if (r->at + 1 < r->n) {
-            message_prefetch(r->msg[r->at + 1]);
-        }
+        r->at += stride(d.msg);
         deliver_now(sh, &d);
         delivery_unref(&d);
     }
@@ -579,39 +598,97 @@ void run_mail(struct shard *sh, struct shard_mail *mail)
     free(r);
 }
 
-static struct run *run_create(struct match *match, uint32_t target, uint32_t cap)
+static struct run *run_create(struct match *match, uint32_t target, uint32_t size)
 {
-    struct run *r = malloc(sizeof(*r) + cap * sizeof(r->msg[0]));
+    struct run *r = malloc(size);
 
     if (r != NULL) {
-        *r = (struct run){.mail.fn = run_mail, .match = match, .target = target, .cap = cap};
+        *r = (struct run){.mail.fn = run_mail,
+                          .match = match,
+                          .target = target,
+                          .cap = size - (uint32_t)sizeof(*r)};
         match_ref(match, 1);
     }
     return r;
 }
 
-bool run_send(struct shard *sh, struct shard *to, struct message *m, struct match *match,
+bool run_takes(const struct message *m)
+{
+    return message_size(m) <= LENT_MAX;
+}
+
+static void run_add(struct outbox *box, const struct message *m)
+{
+    struct run *r = box->run;
+    const uint32_t n = stride(m);
+    uint8_t *at = r->data + r->used;
+
+    /* The next one's place, which the other processor has had: it would be waited for. */
+    for (uint32_t i = 0; i < n + 64; i += 64) {
+        __builtin_prefetch(at + n + i, 1);
+    }
+    (void)message_lend_copy(at, m);
+    r->used += n;
+    r->n++;
+    box->bytes += n;
+}
+
+/* Of the first run of a match: room for as many bytes as the match before it needed; for less each
+ * time where that is less. */
+static uint32_t first_size(struct outbox *box)
+{
+    uint32_t size = box->size < RUN_FIRST ? RUN_FIRST : box->size;
+    const uint32_t need = box->bytes + (uint32_t)sizeof(struct run);
+
+    if (size > RUN_FIRST && need <= size / 2) {
+        size /= 2;
+    }
+    while (size < RUN_MAX && need > size) {
+        size *= 2;
+    }
+    box->size = size;
+    box->bytes = 0;
+    return size;
+}
+
+static bool run_begin(struct shard *sh, struct shard *to, struct match *match, uint32_t target,
+                      uint32_t size)
+{
+    struct run *r = run_create(match, target, size);
+
+    if (r == NULL) {
+        return false;
+    }
+    shard_push(sh, to, &r->mail);
+    sh->outboxes[to->index].run = r;
+    return true;
+}
+
+bool run_send(struct shard *sh, struct shard *to, const struct message *m, struct match *match,
               uint32_t target)
 {
     struct outbox *box = &sh->outboxes[to->index];
     struct run *r = box->run;
-    uint32_t cap = RUN_FIRST;
+    uint32_t size;
 
     if (r != NULL && r->match == match && r->target == target) {
-        if (r->n < r->cap) {
-            r->msg[r->n++] = m;
+        if (r->cap - r->used >= stride(m)) {
             box->extra++;
+            run_add(box, m);
             return true;
         }
-        cap = r->cap * 5 < RUN_MAX ? r->cap * 5 : RUN_MAX;
+        size = (r->cap + (uint32_t)sizeof(*r)) * 2;
+        size = size > RUN_MAX ? RUN_MAX : size;
+    } else {
+        size = first_size(box);
     }
-    r = run_create(match, target, cap);
-    if (r == NULL) {
+    while (size - sizeof(*r) < stride(m)) {
+        size *= 2;
+    }
+    if (!run_begin(sh, to, match, target, size)) {
         return false;
     }
-    r->msg[r->n++] = m;
-    shard_push(sh, to, &r->mail);
-    box->run = r;
+    run_add(box, m);
     return true;
 }
 

@@ -157,7 +157,11 @@ static struct message *message_from(struct shard *sh, struct link *l, const stru
         memcpy(scratch + props_n + mount_n, p->topic.p, p->topic.n);
         topic = span_of(scratch + props_n, mount_n + p->topic.n);
     }
-    if (topic.n <= TOPIC_MAX) {
+    if (topic.n <= TOPIC_MAX && !p->retain) {
+        m = message_lend(sh->message, sizeof(sh->message), topic.p, topic.n, p->payload.p,
+                         p->payload.n, scratch, props_n);
+    }
+    if (topic.n <= TOPIC_MAX && m == NULL) {
         m = message_create(topic.p, topic.n, p->payload.p, p->payload.n, scratch, props_n);
     }
     if (scratch != small) {
@@ -252,9 +256,7 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
 
     r.msg = message_from(sh, l, p);
     if (r.msg == NULL || (p->qos == 2 && idset_add(&l->client->in_ids, p->packet_id) == NULL)) {
-        if (r.msg != NULL) {
-            message_unref(r.msg);
-        }
+        route_drop(&r);
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
         return;
     }

@@ -48,6 +48,8 @@
 #define KNOWN_TOPIC_MAX 256u
 #define READ_SCRATCH    (512u * 1024u)
 #define BORROW_MIN      4096u /* payloads from this size are not copied into output buffers */
+#define LENT_MAX                                                                                   \
+    1024u /* a message of so many bytes is made in place, and copied for who keeps it */
 #define PENDING_ACKS                                                                               \
     4096u /* answers of one connection that wait for the store before it is not read */
 #define CLOGGED_FACTOR                                                                             \
@@ -356,7 +358,7 @@ struct link {
 struct delivery {
     struct shard_mail mail;
     struct delivery *job_next;
-    struct message *msg;         /* see `owns`; else lent */
+    struct message *msg;         /* see `owns`; else borrowed */
     struct match *match;         /* a reference, or lent */
     struct ticket_part *part;    /* NULL: nothing durable */
     uint32_t target;             /* in match->targets */
@@ -369,17 +371,20 @@ struct delivery {
 };
 
 /*
- * Messages of one match on their way to another shard, which delivers them one by one: publishers
- * send several to one topic. Nothing of it is durable. While it is the last in its outbox more are
- * added; a first one is small, those behind it have more room.
+ * Small messages of one match on their way to another shard, which delivers them one by one:
+ * publishers send several to one topic. Nothing of it is durable. They are copies that lie one
+ * behind the other, so that nothing is counted, one piece of memory goes from thread to thread
+ * instead of one for each, and the processor fetches ahead. While it is the last in its outbox more
+ * are added.
  */
 struct run {
     struct shard_mail mail;
-    struct match *match;   /* a reference */
-    uint32_t target;       /* in match->targets */
-    uint32_t n, cap;       /* of msg */
-    uint32_t at;           /* cursor: those before are delivered */
-    struct message *msg[]; /* a reference each */
+    struct match *match; /* a reference */
+    uint32_t target;     /* in match->targets */
+    uint32_t n;          /* messages */
+    uint32_t cap, used;  /* bytes of data */
+    uint32_t at;         /* cursor: what lies before is delivered */
+    _Alignas(8) uint8_t data[];
 };
 
 /* What one session gets of a message. */
@@ -400,6 +405,8 @@ struct outbox {
     size_t n;
     struct run *run; /* the last one, if it is a run; NULL: it is not */
     size_t extra;    /* messages in runs beyond the n items */
+    uint32_t size;   /* of the first run of the last match, and */
+    uint32_t bytes;  /* what all of its messages took */
 };
 
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
@@ -473,8 +480,9 @@ struct shard {
     struct match *routed;  /* a reference to the last one, for the next message to its topic */
     struct out_msg *spare; /* for the next messages under way */
     uint32_t nspare;
-    uint64_t nmessages; /* under way to sessions: in memory, or asked for */
-    uint8_t *scratch;   /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    uint64_t nmessages;                     /* under way to sessions: in memory, or asked for */
+    _Alignas(64) uint8_t message[LENT_MAX]; /* the one being published, if it is small */
+    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
 };
 
 /* What a guest's epoll set is called in its host's: no connection and no shard lies at odd
@@ -596,7 +604,8 @@ void idset_free(struct idset *s);
 
 /* outq.c, for spill.c */
 struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e);
-void outq_hold(struct out_msg *o, const struct encode *e); /* a reference to the message */
+/* A reference to its message. False: no memory, for one that was lent. */
+bool outq_hold(struct out_msg *o, const struct encode *e);
 void outq_destroy(struct shard *sh, struct outq *q, struct out_msg *o); /* off all lists already */
 void out_list_append(struct out_list *l, struct out_msg *o);
 void out_list_remove(struct out_list *l, struct out_msg *o);
@@ -630,7 +639,7 @@ enum encode_rc {
 };
 struct encode {
     struct message *msg;
-    uint32_t *spare;     /* references to msg that may be taken over; NULL: none */
+    struct delivery *of; /* may have references to msg to take over; NULL: none */
     const uint32_t *ids; /* v5 subscription identifiers */
     uint64_t group;      /* shared group, 0: none; not on the wire */
     uint32_t nids;
@@ -656,9 +665,12 @@ struct delivery *delivery_create(struct message *m, struct match *match, uint32_
 void delivery_free(struct delivery *d);
 /* Gives back what is left of its references to the message. */
 void delivery_unref(struct delivery *d);
-/* Without a part: to another shard, together with others of this match. The run owns a reference
- * to m that is the caller's. False: no memory, it is still the caller's. */
-bool run_send(struct shard *sh, struct shard *to, struct message *m, struct match *match,
+/* Its message, for who keeps it: no longer one that is lent. NULL: no memory. */
+struct message *delivery_own(struct delivery *d);
+/* Whether it may go in a run. */
+bool run_takes(const struct message *m);
+/* A copy of m to another shard, together with others of this match. False: no memory. */
+bool run_send(struct shard *sh, struct shard *to, const struct message *m, struct match *match,
               uint32_t target);
 
 /* ahead.c */
@@ -714,7 +726,7 @@ void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 
 /* route.c */
 struct route {
-    struct message *msg;      /* a reference, consumed; NULL: it has been handed on */
+    struct message *msg;      /* a reference, consumed; or lent; NULL: it has been handed on */
     struct client *publisher; /* NULL: none (will of an ended session) */
     struct link *link;        /* gets the answer; NULL: none */
     uint16_t packet_id;
@@ -726,6 +738,7 @@ struct route {
     bool matched;  /* out: somebody is interested */
 };
 bool route_publish(struct shard *sh, struct route *r); /* false: no memory; nothing was sent */
+void route_drop(struct route *r);                      /* what is left of its message */
 
 /* replay.c */
 /* *out: NULL if no retained message matches. False: no memory. */

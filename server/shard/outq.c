@@ -257,14 +257,20 @@ struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encod
     return o;
 }
 
-void outq_hold(struct out_msg *o, const struct encode *e)
+bool outq_hold(struct out_msg *o, const struct encode *e)
 {
-    if (e->spare != NULL && *e->spare > 0) {
-        (*e->spare)--;
-    } else {
-        message_ref(e->msg, 1);
+    struct message *m = e->of == NULL ? e->msg : delivery_own(e->of);
+
+    if (m == NULL) {
+        return false;
     }
-    o->msg = e->msg;
+    if (e->of != NULL && e->of->spare > 0) {
+        e->of->spare--;
+    } else {
+        message_ref(m, 1);
+    }
+    o->msg = m;
+    return true;
 }
 
 /* Off both lists already. */
@@ -673,15 +679,22 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
-    if (behind) {
-        out_list_append(&q->disk.fresh, o);
-    } else if (!direct || !enter_flight(q, o)) {
-        out_list_append(&q->queue, o);
+    if (direct && !enter_flight(q, o)) {
         direct = false;
+        link_dirty(sh, c->link); /* no memory, or no id: tried again at the end of the turn */
     }
+    /* The usual case: last in flight, and the first this connection has not seen. */
     at_once = direct && q->resend == o && q->counted < q->window;
-    if (!at_once || !goes_once(c, e->group)) {
-        outq_hold(o, e);
+    if (!(at_once && goes_once(c, e->group)) && !outq_hold(o, e)) {
+        if (direct) {
+            outq_leave_flight(q, o);
+        }
+        outq_destroy(sh, q, o);
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    if (!direct) {
+        out_list_append(behind ? &q->disk.fresh : &q->queue, o);
     }
     if (kept) {
         record_entry(sh, c, o, d->part);
@@ -695,7 +708,6 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
         }
         return;
     }
-    /* The usual case: last in flight, and the first this connection has not seen. */
     e->packet_id = o->packet_id;
     switch (encode_publish(sh, c->link, e)) {
     case ENCODE_OK:
@@ -735,11 +747,14 @@ static void offer_qos0(struct shard *sh, struct client *c, const struct encode *
         return;
     }
     o = outq_create(sh, q, e);
+    if (o != NULL && !outq_hold(o, e)) {
+        outq_destroy(sh, q, o);
+        o = NULL;
+    }
     if (o == NULL) {
         drop(sh, c, METRIC_DROPPED_MEMORY);
         return;
     }
-    outq_hold(o, e);
     out_list_append(&q->queue, o);
     q->queued_qos0++;
 }
@@ -748,7 +763,7 @@ void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const s
 {
     struct client *c = copy->client;
     struct encode e = {.msg = m,
-                       .spare = d == NULL ? NULL : &d->spare,
+                       .of = d,
                        .ids = copy->nids > 1 ? sh->ids + copy->ids_at : &copy->id,
                        .nids = copy->nids,
                        .group = copy->group,

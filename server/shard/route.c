@@ -14,6 +14,28 @@
 
 #include <stdlib.h>
 
+/* The message is to be kept: no longer one that is lent. False: no memory. */
+static bool own(struct route *r)
+{
+    if (r->msg->lent) {
+        struct message *m = message_copy(r->msg);
+
+        if (m == NULL) {
+            return false;
+        }
+        r->msg = m;
+    }
+    return true;
+}
+
+void route_drop(struct route *r)
+{
+    if (r->msg != NULL && !r->msg->lent) {
+        message_unref(r->msg);
+    }
+    r->msg = NULL;
+}
+
 /* Groups may come and go between two looks: the number seen first is a bound for the second. */
 static uint32_t count_groups(const struct shard *sh, const struct match *match,
                              const struct match_target *t)
@@ -54,6 +76,9 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
     /* Decided here once, before anything is pushed. The broker's own wills are always taken. */
     if (r->link != NULL && store_health(sh->b->store) != ST_OK) {
         r->refused = true;
+        return false;
+    }
+    if (!own(r)) {
         return false;
     }
     if (inbound) {
@@ -146,39 +171,21 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
     }
 }
 
-/* With others to the same topic, and by the caller's reference if this is the last that it needs.
- */
-static void send_in_run(struct shard *sh, struct shard *to, struct route *r, struct match *match,
-                        uint32_t target, bool last)
-{
-    struct message *m = r->msg;
-
-    if (!last) {
-        message_ref(m, 1);
-    }
-    if (run_send(sh, to, m, match, target)) {
-        r->msg = last ? NULL : m;
-        return;
-    }
-    shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-    if (!last) {
-        message_unref(m);
-    }
-}
-
 /* Sends to one target. Allocates, so it may fail: then the target's subscribers miss it, counted.
  */
 static void send_to(struct shard *sh, struct route *r, struct match *match, uint32_t target,
-                    struct ticket_part *part, bool last)
+                    struct ticket_part *part)
 {
     struct shard *to = sh->b->shards[match->targets[target].shard];
     struct delivery *d;
 
-    if (part == NULL && to != sh) {
-        send_in_run(sh, to, r, match, target, last);
+    if (part == NULL && to != sh && run_takes(r->msg)) {
+        if (!run_send(sh, to, r->msg, match, target)) {
+            shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        }
         return;
     }
-    d = delivery_create(r->msg, match, target, part);
+    d = own(r) ? delivery_create(r->msg, match, target, part) : NULL;
     if (d == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);
         if (part != NULL) {
@@ -200,6 +207,10 @@ static void send_groups(struct shard *sh, struct route *r, const struct match *m
                         const struct match_target *target, struct ticket *t, uint32_t *next_part,
                         bool own_by_mail)
 {
+    if (!own(r)) {
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        return;
+    }
     for (uint32_t i = 0; i < target->count; i++) {
         for (struct share_group *g =
                  shares_of_filter(sh->b->shares, match_ids(match)[target->first + i]);
@@ -232,7 +243,7 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
     uint32_t next_part = 1;
     struct ticket_part *own_part = NULL;
     bool has_own = false;
-    uint32_t own = 0;
+    uint32_t own_target = 0;
 
     for (uint32_t i = 0; i < match->ntargets; i++) {
         const struct match_target *target = &match->targets[i];
@@ -247,10 +258,10 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
             part->shard = sh->b->shards[target->shard];
         }
         if (target->shard != sh->index || own_by_mail) {
-            send_to(sh, r, match, i, part, i + 1 == match->ntargets && groups == NULL && !has_own);
+            send_to(sh, r, match, i, part);
         } else {
             has_own = true;
-            own = i;
+            own_target = i;
             own_part = part;
         }
     }
@@ -259,8 +270,11 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
     }
     finish_rest(sh, t, next_part);
     if (has_own) { /* last: what others have to do starts meanwhile */
-        struct delivery d = {
-            .msg = r->msg, .match = match, .target = own, .part = own_part, .owns = true};
+        struct delivery d = {.msg = r->msg,
+                             .match = match,
+                             .target = own_target,
+                             .part = own_part,
+                             .owns = !r->msg->lent};
         r->msg = NULL;
         deliver_now(sh, &d);
         delivery_unref(&d);
@@ -322,6 +336,7 @@ bool route_publish(struct shard *sh, struct route *r)
     if (!ticket_for(sh, r, match, &t)) {
         goto out;
     }
+    m = r->msg;
     m->body_id = t != NULL && t->nparts > 1 ? broker_new_id(sh->b) : 0;
     if (retained) {
         switch (retained_put(stripe, m)) {
@@ -365,8 +380,6 @@ out:
     if (t != NULL) {
         ticket_finish(&t->part[0]);
     }
-    if (r->msg != NULL) {
-        message_unref(r->msg);
-    }
+    route_drop(r);
     return ok;
 }

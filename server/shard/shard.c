@@ -53,7 +53,7 @@ void shard_flush_outbox(struct shard *sh, struct shard *to)
             atomic_fetch_add_explicit(&to->extra, box->extra, memory_order_relaxed);
         }
         mailbox_push_chain(&to->mailbox, box->first, box->last, box->n);
-        *box = (struct outbox){0};
+        *box = (struct outbox){.size = box->size, .bytes = box->bytes};
     }
 }
 

@@ -237,7 +237,7 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
     }
     o = m == NULL ? NULL : outq_create(sh, q, &as);
     if (o != NULL) {
-        outq_hold(o, &as);
+        (void)outq_hold(o, &as); /* it is not lent */
     }
     if (m != NULL) {
         message_unref(m); /* the entry holds it now */

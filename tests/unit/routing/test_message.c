@@ -49,6 +49,34 @@ static void test_sizes(void)
     CU_ASSERT_PTR_NULL(message_create(topic, 1, "x", SIZE_MAX, "y", 1));
 }
 
+/* In a buffer of ours, and from there to where it stays. */
+static void test_lent(void)
+{
+    _Alignas(8) uint8_t at[sizeof(struct message) + 12];
+    _Alignas(8) uint8_t other[sizeof(at)];
+    struct message *m;
+    struct message *kept;
+
+    CU_ASSERT_PTR_NULL(message_lend(at, sizeof(at) - 1, "a/b", 3, "hello", 5, "\1", 2));
+    CU_ASSERT_PTR_NULL(message_lend(at, sizeof(at), "a/b", 3, "hello", SIZE_MAX, "", 0));
+    m = message_lend(at, sizeof(at), "a/b", 3, "hello", 5, "\1", 2);
+    UNIT_NEED(m != NULL);
+    CU_ASSERT(m->lent);
+    CU_ASSERT_EQUAL(memcmp(m->data, "\0\3a/bhello\1\0", 12), 0);
+    m->qos = 2;
+    m->origin = 7;
+    m = message_lend_copy(other, m);
+    CU_ASSERT(m->lent);
+    memset(at, 0xff, sizeof(at));
+    kept = message_copy(m);
+    UNIT_NEED(kept != NULL);
+    memset(other, 0xff, sizeof(other));
+    CU_ASSERT(!kept->lent && kept->refs == 1 && kept->qos == 2 && kept->origin == 7);
+    CU_ASSERT_EQUAL(message_size(kept), sizeof(at));
+    CU_ASSERT_EQUAL(memcmp(kept->data, "\0\3a/bhello\1\0", 12), 0);
+    message_unref(kept);
+}
+
 /* Answers m's address when all was right: CUnit's assertions are for one thread. */
 static void *drop_some(void *arg)
 {
@@ -101,6 +129,7 @@ static void test_last_one_frees(void)
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(layout)
+    UNIT_TEST(lent)
     UNIT_TEST(empty_parts)
     UNIT_TEST(sizes)
     UNIT_TEST(several_at_once)

@@ -133,7 +133,7 @@ static int connect_pair(struct fixture *f, const char *id, const char *filter)
     return pair[1];
 }
 
-static size_t message(uint8_t *p, const char *topic)
+static inline size_t message(uint8_t *p, const char *topic)
 {
     struct publish m = {.topic = span_str(topic), .payload = span_str("payload.")};
     size_t id_at;

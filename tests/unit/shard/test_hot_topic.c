@@ -263,8 +263,40 @@ static void test_subscribers_go_and_come(void)
     close_shards(&f);
 }
 
+/* To another shard, whose subscribers take several turns: what they get outlives what it came in.
+ */
+static void test_many_on_another_shard(void)
+{
+    struct fixture f;
+    char id[32];
+    uint8_t bytes[64];
+    size_t n = message(bytes, "hot");
+    uint64_t before;
+    int publisher;
+
+    open_shards(&f, 2);
+    subscribe(&f, 1, 0, MANY);
+    id_of(&f, 0, 0, id, sizeof(id));
+    publisher = connect_pair(&f, id, NULL);
+    turn(f.shards[0]);
+    before = atomic_load_explicit(&swallowed, memory_order_relaxed);
+    UNIT_NEED(send(publisher, bytes, n, MSG_NOSIGNAL) == (ssize_t)n);
+    UNIT_NEED(send(publisher, bytes, n, MSG_NOSIGNAL) == (ssize_t)n);
+    turn(f.shards[0]);
+    turn(f.shards[1]);
+    UNIT_NEED(f.shards[1]->jobs != NULL);
+    while (f.shards[1]->jobs != NULL) {
+        turn(f.shards[1]);
+    }
+    CU_ASSERT_EQUAL(atomic_load_explicit(&swallowed, memory_order_relaxed) - before,
+                    2ull * MANY * n);
+    close(publisher);
+    close_shards(&f);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(others_are_served)
     UNIT_TEST(subscribers_go_and_come)
+    UNIT_TEST(many_on_another_shard)
 UNIT_TESTS_END
