@@ -3,19 +3,22 @@
  * Looking ahead: what the messages behind this one will need is fetched while this one is handled.
  *
  * With a million filters a message waits for memory a dozen times, one wait after the other: the
- * topic's place in the match cache, its match, and for each filter that matches the table's slot,
- * the filter's subscribers, the subscription, the client. Here the packets that stand in the read
- * buffer, and the deliveries that other shards have sent, go through these steps one step a
- * message: each asks for what the step before has brought. Nothing is changed or decided; what is
- * guessed wrong costs time only. Small brokers have it all at hand, and are not looked ahead in.
+ * topic's place in the match cache, its match, and for each filter that matches what the match does
+ * not know of it: the filter's subscribers, the subscription; then the client. Here the packets
+ * that stand in the read buffer go through these steps, some of them together, before the first of
+ * them is handled; the deliveries that other shards have sent, which are a list, one step a
+ * message. Each step asks for what the step before has brought. Nothing is changed or decided; what
+ * is guessed wrong costs time only. Small brokers have it all at hand, and are not looked ahead in.
  */
 #include "server/shard/internal.h"
 
 #define WIDE_SUBS  4096u /* subscriptions that have no place in the processor's nearer caches */
 #define FILTERS    16u   /* of a match, that are fetched */
-#define MATCH_SIZE 192u  /* bytes: ten filters and a topic */
+#define MATCH_SIZE 192u  /* bytes: all but the ids, with ten filters and a topic */
+#define TOGETHER   16u   /* packets: about as many fetches as a core can have under way */
+#define FEW        2u    /* receivers, whose connections are fetched as well */
 
-/* What is done for a message when so many more have come into sight. */
+/* What is done for a message of the mail when so many more have come into sight. */
 enum step {
     STEP_SEEN,
     STEP_MATCH,
@@ -28,28 +31,50 @@ _Static_assert(STEPS == AHEAD, "a message is handled after the last step");
 
 /* ---- of a match, one step after the other ---- */
 
-static void fetch_client(uint64_t owner)
+static void fetch_lines(const void *p, unsigned lines)
 {
-    const char *client = (const char *)(uintptr_t)owner; // NOLINT(performance-no-int-to-ptr)
-
-    __builtin_prefetch(client);
-    __builtin_prefetch(client + 64);
+    for (unsigned i = 0; i < lines; i++) {
+        __builtin_prefetch((const char *)p + i * 64u);
+    }
 }
 
+static void fetch_client(uint64_t owner)
+{
+    fetch_lines((const void *)(uintptr_t)owner, 2); // NOLINT(performance-no-int-to-ptr)
+}
+
+/* Of clients that are there: the hints hold. */
+static void fetch_connections(const uint64_t *hints, uint32_t n)
+{
+    for (uint32_t i = 0; i < n && n <= FEW; i++) {
+        const struct client *c = (const struct client *)(uintptr_t)hint_owner(
+            hints[i]); // NOLINT(performance-no-int-to-ptr)
+
+        fetch_lines(c->link, 3);
+        fetch_lines(c->out, 2);
+    }
+}
+
+/* What is known needs two steps, the rest three. */
 static void fetch_target(struct shard *sh, const struct match *m, const struct match_target *t,
                          enum step step)
 {
     uint32_t n = t->count < FILTERS ? t->count : FILTERS;
+    const uint64_t *hints = m->hints + t->first;
 
-    subscribers_fetch(sh->subs, match_ids(m) + t->first, m->hints + t->first, n,
-                      (enum subs_fetch)(step - STEP_FILTER), fetch_client);
+    if (!subscribers_know(sh->subs, hints, t->count, t->stamp)) {
+        subscribers_fetch(sh->subs, match_ids(m) + t->first, hints, n,
+                          (enum subs_fetch)(step - STEP_FILTER), fetch_client);
+    } else if (step == STEP_FILTER) {
+        subscribers_fetch(sh->subs, NULL, hints, n, SUBS_FETCH_OWNER, fetch_client);
+    } else if (step == STEP_SUB) {
+        fetch_connections(hints, t->count);
+    }
 }
 
 static void fetch_match(const struct match *m)
 {
-    for (size_t i = 0; i < MATCH_SIZE; i += 64) {
-        __builtin_prefetch((const char *)m + i);
-    }
+    fetch_lines(m, MATCH_SIZE / 64u);
 }
 
 /* ---- packets ---- */
@@ -59,52 +84,69 @@ bool ahead_is_worthwhile(const struct shard *sh)
     return match_cache_is_wide(sh->cache);
 }
 
-/* The topic of a PUBLISH; nothing of any other packet, or of what is no whole packet. */
-static struct span topic_of(const struct frame *f)
-{
-    size_t n;
+/* What packets of the buffer need that stand one behind the other. */
+struct group {
+    uint64_t hash[TOGETHER];
+    const struct match *match[TOGETHER];
+    unsigned nmatches;
+};
 
-    if (f->type != MQTT_PUBLISH || f->body.n < 2) {
-        return SPAN_NULL;
-    }
-    n = (size_t)f->body.p[0] << 8 | f->body.p[1];
-    return n > f->body.n - 2 ? SPAN_NULL : span_of(f->body.p + 2, n);
-}
-
-static struct span next_topic(struct ahead *a)
+static bool next_packet(struct ahead *a, struct frame *f)
 {
-    struct frame f;
     const char *why;
 
-    if (a->left.n == 0 || frame_next(a->left, CONFIG_MAX_PACKET, &f, &why) != FRAME_OK) {
+    if (a->left.n == 0 || frame_next(a->left, CONFIG_MAX_PACKET, f, &why) != FRAME_OK) {
         a->left.n = 0;
-        return SPAN_NULL;
+        return false;
     }
-    a->left = span_of(a->left.p + f.total, a->left.n - f.total);
-    return topic_of(&f);
+    a->left = span_of(a->left.p + f->total, a->left.n - f->total);
+    return true;
 }
 
-/* The next packet joins; 0 for one that needs nothing. */
-static uint64_t enter(const struct shard *sh, struct ahead *a)
+static void note_topic(const struct shard *sh, struct ahead *a, struct span body, struct group *g)
 {
-    struct span t = next_topic(a);
+    size_t n = (size_t)body.p[0] << 8 | body.p[1];
+    struct span t = n > body.n - 2 ? SPAN_NULL : span_of(body.p + 2, n);
     bool same = t.n == a->topic.n && t.n > 0 && memcmp(t.p, a->topic.p, t.n) == 0;
 
     a->topic = t;
-    return t.n == 0 || same ? 0 : match_cache_fetch(sh->cache, (const char *)t.p, t.n);
+    if (t.n > 0 && !same) {
+        g->hash[g->nmatches++] = match_cache_fetch(sh->cache, (const char *)t.p, t.n);
+    }
 }
 
-static void fetch_for(struct shard *sh, uint64_t hash, enum step step)
+/* Returns how many packets it has looked at. */
+static unsigned gather(const struct shard *sh, struct ahead *a, struct group *g)
 {
-    const struct match *m = hash == 0 ? NULL : match_cache_peek(sh->cache, hash);
+    unsigned n = 0;
+    struct frame f;
 
-    if (m == NULL) {
-        return;
+    for (; n < TOGETHER && next_packet(a, &f); n++) {
+        if (f.body.n >= 2 && f.type == MQTT_PUBLISH) {
+            note_topic(sh, a, f.body, g);
+        }
     }
-    if (step == STEP_MATCH) {
-        fetch_match(m);
-        return;
+    return n;
+}
+
+/* Nothing comes between the steps: what the cache has stays there. */
+static void fetch_matches(const struct shard *sh, struct group *g)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < g->nmatches; i++) {
+        const struct match *m = match_cache_peek(sh->cache, g->hash[i]);
+
+        if (m != NULL) {
+            fetch_match(m);
+            g->match[n++] = m;
+        }
     }
+    g->nmatches = n;
+}
+
+static void fetch_own_target(struct shard *sh, const struct match *m, enum step step)
+{
     for (uint32_t i = 0; i < m->ntargets; i++) {
         if (m->targets[i].shard == sh->index) {
             fetch_target(sh, m, &m->targets[i], step);
@@ -112,20 +154,34 @@ static void fetch_for(struct shard *sh, uint64_t hash, enum step step)
     }
 }
 
-void ahead_step(struct shard *sh, struct ahead *a)
+static void fetch_topics(struct shard *sh, struct group *g)
 {
-    a->hash[a->n % AHEAD] = enter(sh, a);
-    for (unsigned step = STEP_MATCH; step < STEPS; step++) {
-        fetch_for(sh, a->hash[(a->n + AHEAD - step) % AHEAD], (enum step)step);
+    fetch_matches(sh, g);
+    for (unsigned step = STEP_FILTER; step <= STEP_CLIENT; step++) {
+        for (unsigned i = 0; i < g->nmatches; i++) {
+            fetch_own_target(sh, g->match[i], (enum step)step);
+        }
     }
-    a->n++;
 }
 
-void ahead_begin(struct shard *sh, struct ahead *a, struct span in)
+void ahead_begin(struct ahead *a, struct span in)
 {
     *a = (struct ahead){.left = in};
-    for (unsigned i = 0; i < AHEAD; i++) {
-        ahead_step(sh, a);
+}
+
+void ahead_step(struct shard *sh, struct ahead *a)
+{
+    struct group g;
+
+    if (a->seen > 0) {
+        a->seen--;
+        return;
+    }
+    g.nmatches = 0;
+    a->seen = gather(sh, a, &g);
+    a->seen -= a->seen > 0; /* the one that is about to be handled */
+    if (g.nmatches > 0) {
+        fetch_topics(sh, &g);
     }
 }
 

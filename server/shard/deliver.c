@@ -253,11 +253,14 @@ static void give_known(struct shard *sh, struct delivery *d, const uint64_t *hin
     give_collected(sh, d, collected);
 }
 
-/* All filters of the target, in their order. */
+/* All filters of the target, in their order. Not from a retained message: none of them asks. */
 static void learn_subs(const struct shard *sh, struct delivery *d, struct filter_subs *const *f)
 {
     struct match_target *t = &d->match->targets[d->target];
 
+    if (d->msg->number != 0) {
+        return;
+    }
     subscribers_learn(sh->subs, f, d->match->hints + t->first, t->count, &t->stamp);
 }
 

@@ -674,12 +674,11 @@ bool run_send(struct shard *sh, struct shard *to, const struct message *m, struc
               uint32_t target);
 
 /* ahead.c */
-#define AHEAD 5u /* messages */
+#define AHEAD 5u /* messages of the mail */
 struct ahead {
     struct span left;  /* not looked at */
     struct span topic; /* of the packet seen last */
-    uint64_t hash[AHEAD];
-    unsigned n;
+    unsigned seen;     /* packets looked at and not handled yet */
 };
 struct ahead_mail {
     const struct mail *last; /* seen last; NULL: the end */
@@ -687,8 +686,8 @@ struct ahead_mail {
     unsigned n;
 };
 bool ahead_is_worthwhile(const struct shard *sh);
-void ahead_begin(struct shard *sh, struct ahead *a, struct span in); /* packets, before the first */
-void ahead_step(struct shard *sh, struct ahead *a);                  /* before each */
+void ahead_begin(struct ahead *a, struct span in);  /* packets, before the first */
+void ahead_step(struct shard *sh, struct ahead *a); /* before each */
 bool ahead_of_mail_is_worthwhile(const struct shard *sh);
 void ahead_mail_begin(struct shard *sh, struct ahead_mail *a, const struct mail *first);
 void ahead_mail_step(struct shard *sh, struct ahead_mail *a);

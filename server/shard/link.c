@@ -603,7 +603,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
 
     *want = 0;
     if (looks_ahead) {
-        ahead_begin(sh, &ahead, in);
+        ahead_begin(&ahead, in);
     }
     while (used < in.n && may_parse(sh, l)) {
         struct frame f;

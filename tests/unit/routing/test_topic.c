@@ -138,8 +138,34 @@ static void test_shared(void) /* [MQTT-4.8.2-1,2] */
     }
 }
 
+/* Whatever stands where, and however long the name is: it is looked at in words. */
+static void test_name_by_places(void)
+{
+    static const char forbidden[] = {'+', '#', '\0'};
+    char t[40];
+
+    for (size_t n = 1; n <= sizeof(t); n++) {
+        memset(t, 'a', n);
+        CU_ASSERT_TRUE(topic_name_is_valid(t, n, 1));
+        for (size_t i = 0; i < n; i++) {
+            for (size_t k = 0; k < sizeof(forbidden); k++) {
+                t[i] = forbidden[k];
+                CU_ASSERT_FALSE(topic_name_is_valid(t, n, 200));
+                CU_ASSERT_TRUE(topic_name_is_valid(t, i, 1) || i == 0); /* behind the end */
+            }
+            t[i] = (char)(i % 2 == 0 ? 0xff : '/' + 1);
+            CU_ASSERT_TRUE(topic_name_is_valid(t, n, 1));
+            t[i] = 'a';
+        }
+        memset(t, '/', n);
+        CU_ASSERT_TRUE(topic_name_is_valid(t, n, (unsigned)n + 1));
+        CU_ASSERT_FALSE(topic_name_is_valid(t, n, (unsigned)n));
+    }
+}
+
 /* clang-format off */
 UNIT_TESTS = {
+    UNIT_TEST(name_by_places)
     UNIT_TEST(names)
     UNIT_TEST(filters)
     UNIT_TEST(limits)
