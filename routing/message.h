@@ -60,6 +60,12 @@ struct message *message_lend_copy(void *at, const struct message *m);
 struct message *message_copy(const struct message *m);
 
 void message_ref(struct message *m, uint32_t n);
+/* By who has the only reference, before anybody else knows m. */
+static inline void message_ref_unshared(struct message *m)
+{
+    /* relaxed: what hands m on publishes it. */
+    atomic_store_explicit(&m->refs, 2, memory_order_relaxed);
+}
 void message_unref(struct message *m);
 void message_unref_many(struct message *m, uint32_t n); /* n of them at once; n > 0 */
 

@@ -966,6 +966,20 @@ struct match *tree_match(const struct tree *t, const char *topic, size_t n)
     return m;
 }
 
+struct match *match_of_filter(unsigned shard, unsigned kinds, uint64_t id)
+{
+    struct match *m = match_alloc(1, 1, "", 0);
+
+    if (m != NULL) {
+        m->targets[0] =
+            (struct match_target){.shard = (uint16_t)shard, .kinds = (uint8_t)kinds, .count = 1};
+        m->hints[match_ids(m) - m->hints] = id;
+        m->generation = 0;
+        m->generation_key = 0;
+    }
+    return m;
+}
+
 void match_ref(struct match *m, uint32_t n)
 {
     /* Relaxed: the caller holds a reference already. */

@@ -98,6 +98,8 @@ static inline const uint64_t *match_ids(const struct match *m)
 /* A fresh match for a valid topic name, refs 1; also when nobody matches (ntargets 0). NULL: no
  * memory. */
 struct match *tree_match(const struct tree *t, const char *topic, size_t n);
+/* One that names one filter of one shard, and no topic; not for a cache. NULL: no memory. */
+struct match *match_of_filter(unsigned shard, unsigned kinds, uint64_t id);
 void match_ref(struct match *m, uint32_t n);
 void match_unref(struct match *m);
 

@@ -44,9 +44,15 @@ static inline unsigned broker_shard_of(const struct broker_shared *b, struct spa
     return (unsigned)(partition % b->nshards);
 }
 
+/* The first of n ids that follow each other. */
+static inline uint64_t broker_new_ids(struct broker_shared *b, uint64_t n)
+{
+    return atomic_fetch_add_explicit(&b->next_id, n, memory_order_relaxed) + 1;
+}
+
 static inline uint64_t broker_new_id(struct broker_shared *b)
 {
-    return atomic_fetch_add_explicit(&b->next_id, 1, memory_order_relaxed) + 1;
+    return broker_new_ids(b, 1);
 }
 
 #endif

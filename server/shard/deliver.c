@@ -423,6 +423,14 @@ static void part_done(const struct delivery *d)
     }
 }
 
+static void part_failed(struct shard *sh, const struct delivery *d)
+{
+    shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    /* relaxed: ordered by the part's end. */
+    atomic_store_explicit(&d->part->ticket->failed, true, memory_order_relaxed);
+    part_done(d);
+}
+
 static void job_append(struct shard *sh, struct delivery *d)
 {
     d->job_next = NULL;
@@ -472,6 +480,12 @@ static void resolve(const struct shard *sh, const struct delivery *d, struct fou
     }
 }
 
+/* Served in one go, and nobody of an earlier message waits there. */
+static bool is_short(const struct filter_subs *f)
+{
+    return !filter_subs_is_pinned(f) && filter_subs_end(f) <= COLLECT_MAX;
+}
+
 /* True: done. False: has to go on later. */
 static __attribute__((noinline)) bool deliver_to_any(struct shard *sh, struct delivery *d)
 {
@@ -519,7 +533,7 @@ static bool deliver_or_pause(struct shard *sh, struct delivery *d)
         if (f == NULL) {
             return true;
         }
-        if (!filter_subs_is_pinned(f) && filter_subs_end(f) <= COLLECT_MAX) {
+        if (is_short(f)) {
             learn_subs(sh, d, &f);
             single_filter(sh, d, f);
             return true;
@@ -548,6 +562,29 @@ void deliver_now(struct shard *sh, struct delivery *d)
     job->end = d->end;
     job->pinned = d->pinned;
     job_append(sh, job);
+}
+
+void deliver_part(struct shard *sh, struct ticket_part *p)
+{
+    struct delivery d = {.msg = p->way.msg, .part = p, .owns = true};
+    const uint64_t id = p->way.filter;
+    struct filter_subs *f = subscribers_of_filter(sh->subs, id);
+
+    if (f == NULL) {
+        part_done(&d);
+    } else if (is_short(f)) {
+        single_filter(sh, &d, f);
+        part_done(&d);
+    } else {
+        d.match = match_of_filter(sh->index, TREE_DURABLE, id);
+        if (d.match == NULL) {
+            part_failed(sh, &d);
+        } else {
+            deliver_now(sh, &d);
+            match_unref(d.match);
+        }
+    }
+    delivery_unref(&d);
 }
 
 void deliver_mail(struct shard *sh, struct shard_mail *m)

@@ -188,7 +188,7 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, struc
     if (!sh->keeps || (!c->durable && ended.session == 0)) {
         return NULL;
     }
-    t = ticket_create(sh, 1);
+    t = ticket_create(sh, 1, 2);
     *ok = t != NULL;
     if (t != NULL && ended.session != 0) {
         op = ticket_op(&t->part[0], ST_SESSION_END);

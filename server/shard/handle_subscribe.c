@@ -44,7 +44,7 @@ static bool begin(struct shard *sh, struct link *l, const struct subscribe *s, s
     p->offset = (size_t)(s->rest.p - body.p);
     p->replays_last = &p->replays;
     if (sh->keeps && l->client->stored) {
-        p->ticket = ticket_create(sh, 1);
+        p->ticket = ticket_create(sh, 1, 2);
         if (p->ticket == NULL) {
             free(p);
             return false;

@@ -40,7 +40,8 @@
 #define LINK_SHARE   512 /* of these, for one connection before others are served */
 #define TURN_FLUSH   512 /* touched connections before they are written */
 #define TURN_TIMERS  4096
-#define TURN_SUBS    1024 /* subscriptions removed of departing clients */
+#define TURN_ANSWERS 4096u /* of the store */
+#define TURN_SUBS    1024  /* subscriptions removed of departing clients */
 #define MAILBOX_HIGH                                                                               \
     65536u /* items waiting in a target's mailbox before its publishers are paused */
 
@@ -63,6 +64,8 @@
 #define SESSION_LEAVING   0x40u /* it has ended; its shared messages are being handed on */
 #define SESSION_CONNECTED 0x80u
 #define LINGER_MS         1000
+#define ROUTED            64u   /* matches kept at hand; a power of two */
+#define BODY_IDS          1024u /* taken together */
 
 struct client;
 struct encode;
@@ -400,13 +403,23 @@ struct copy {
 
 /* ---- the shard ---- */
 
+/* Parts of tickets that go somewhere together, see ticket.c. */
+#define PARTS_AHEAD 8u
+struct part_list {
+    struct ticket_part *first, *last; /* by `next` */
+    struct ticket_part *recent[PARTS_AHEAD];
+    uint32_t n;
+};
+
 struct outbox {
     struct mail *first, *last;
     size_t n;
-    struct run *run; /* the last one, if it is a run; NULL: it is not */
-    size_t extra;    /* messages in runs beyond the n items */
-    uint32_t size;   /* of the first run of the last match, and */
-    uint32_t bytes;  /* what all of its messages took */
+    struct run *run;        /* the last one, if it is a run; NULL: it is not */
+    size_t extra;           /* messages in runs and lists of parts, beyond the n items */
+    uint32_t size;          /* of the first run of the last match, and */
+    uint32_t bytes;         /* what all of its messages took */
+    bool has_parts;         /* the last one is a list of parts: */
+    struct part_list parts; /* this one */
 };
 
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
@@ -430,11 +443,12 @@ struct shard {
     int64_t now_ms;
     struct loop loop;
     struct mailbox mailbox;
-    _Alignas(64) _Atomic size_t extra; /* messages in runs sent here beyond the mailbox's items and
-                                          not delivered yet; relaxed: a bound for back-pressure */
-    _Alignas(64) struct mail *inbox;   /* taken from the mailbox, not handled yet */
-    struct outbox *outboxes;           /* one per shard: mail of this turn */
-    uint32_t self_pending;             /* deliveries in our own mailbox */
+    _Alignas(64) _Atomic size_t
+        extra; /* messages in runs and lists of parts sent here beyond the mailbox's items and
+                  not delivered yet; relaxed: a bound for back-pressure */
+    _Alignas(64) struct mail *inbox; /* taken from the mailbox, not handled yet */
+    struct outbox *outboxes;         /* one per shard: mail of this turn */
+    uint32_t self_pending;           /* deliveries in our own mailbox */
     struct timer_wheel wheel;
     struct subscribers *subs;
     struct match_cache *cache;
@@ -467,6 +481,8 @@ struct shard {
     struct store_chain chain;
     /* Chains handed over. Release: partner of the acquire in ticket_entry_del(). */
     _Atomic uint64_t chains;
+    uint64_t body_id, body_ids_end;  /* ids for the next bodies: taken many at a time, since all
+                                        shards would wait for one another's last one */
     struct ticket *lazy;             /* changes gathered in a turn; NULL: none */
     uint32_t lazy_n;                 /* operations in the one before */
     uint64_t released[64];           /* hashed: QoS 2 ids that `lazy` releases */
@@ -476,8 +492,11 @@ struct shard {
     struct hold_memo memos[1024];    /* by uid; one may take another's place: it only costs time */
     uint8_t known_topic[KNOWN_TOPIC_MAX]; /* of the last PUBLISH accepted under this cfg */
     size_t known_topic_n;
-    uint64_t known_mark;   /* match_cache_mark() of its match; 0: none */
-    struct match *routed;  /* a reference to the last one, for the next message to its topic */
+    uint64_t known_mark; /* match_cache_mark() of its match; 0: none */
+    struct match
+        *routed[ROUTED]; /* references to the last ones, for the next messages of their topics */
+    struct ticket *spare_tickets; /* for the next ones, by unit.next */
+    uint32_t nspare_tickets;
     struct out_msg *spare; /* for the next messages under way */
     uint32_t nspare;
     uint64_t nmessages;                     /* under way to sessions: in memory, or asked for */
@@ -498,6 +517,15 @@ static inline bool is_shard_tag(const void *tag)
 static inline struct shard *shard_of_tag(void *tag)
 {
     return (struct shard *)(void *)((char *)tag - 1);
+}
+
+static inline uint64_t shard_body_id(struct shard *sh)
+{
+    if (sh->body_id == sh->body_ids_end) {
+        sh->body_id = broker_new_ids(sh->b, BODY_IDS);
+        sh->body_ids_end = sh->body_id + BODY_IDS;
+    }
+    return sh->body_id++;
 }
 
 /* shard.c */
@@ -667,6 +695,8 @@ void delivery_free(struct delivery *d);
 void delivery_unref(struct delivery *d);
 /* Its message, for who keeps it: no longer one that is lent. NULL: no memory. */
 struct message *delivery_own(struct delivery *d);
+/* To the subscribers of the filter that the part names; the part is finished. */
+void deliver_part(struct shard *sh, struct ticket_part *p);
 /* Whether it may go in a run. */
 bool run_takes(const struct message *m);
 /* A copy of m to another shard, together with others of this match. False: no memory. */

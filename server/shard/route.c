@@ -60,6 +60,7 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
     const struct message *m = r->msg;
     bool inbound = m->qos == 2 && r->publisher != NULL && r->publisher->stored;
     uint32_t nparts = 1;
+    uint32_t nops = 0; /* as in fill_origin() */
 
     *out = NULL;
     if (!sh->keeps || (m->qos == 0 && r->will_of == 0)) {
@@ -84,7 +85,10 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
     if (inbound) {
         ticket_before_inbound(sh, client_session(r->publisher), r->packet_id);
     }
-    *out = ticket_create(sh, nparts);
+    nops += nparts > 1;
+    nops += inbound;
+    nops += r->will_of != 0;
+    *out = ticket_create(sh, nparts, nops);
     return *out != NULL;
 }
 
@@ -100,7 +104,11 @@ static void fill_origin(struct ticket *t, const struct route *r)
     struct message *m = r->msg;
     struct store_op *op;
 
-    message_ref(m, 1);
+    if (t->unsent && r->link != NULL) { /* just made of a packet, and not retained */
+        message_ref_unshared(m);
+    } else {
+        message_ref(m, 1);
+    }
     p->msg = m;
     if (t->nparts > 1) {
         ticket_body(p, m);
@@ -130,7 +138,7 @@ static void keep_retained(struct shard *sh, struct message *m)
     if (!sh->keeps || sys_topic_begins(span_of(message_topic(m), m->topic_n), SYS_TOPIC_PREFIX)) {
         return; /* $SYS is never stored */
     }
-    t = ticket_create(sh, 1);
+    t = ticket_create(sh, 1, 1);
     if (t == NULL) {
         return;
     }
@@ -183,6 +191,17 @@ static void send_to(struct shard *sh, struct route *r, struct match *match, uint
         if (!run_send(sh, to, r->msg, match, target)) {
             shard_count(sh, METRIC_DROPPED_MEMORY, 1);
         }
+        return;
+    }
+    if (part != NULL && to != sh && match->targets[target].count == 1) {
+        struct message *m = r->msg; /* its own: it has a ticket */
+
+        if (match->ntargets == 1) {
+            r->msg = NULL;
+        } else {
+            message_ref(m, 1);
+        }
+        ticket_send(sh, part, m, match_ids(match)[match->targets[target].first]);
         return;
     }
     d = own(r) ? delivery_create(r->msg, match, target, part) : NULL;
@@ -281,8 +300,17 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
     }
 }
 
-/* The match of a message, with a reference. Of several to one topic only the first asks the cache
- * and counts a reference: the shard keeps that one for the next. */
+/* One of the places where the shard keeps references. */
+static struct match **routed_place(struct shard *sh, const struct match *match)
+{
+    const uintptr_t at = (uintptr_t)match / 64;
+
+    return &sh->routed[(at ^ at / ROUTED) % ROUTED];
+}
+
+/* The match of a message, with a reference. Of several to one topic only the first asks the cache,
+ * and of several that come again and again only the first counts a reference: the shard keeps that
+ * one for the next. */
 static struct match *match_for(struct shard *sh, const struct route *r)
 {
     const struct message *m = r->msg;
@@ -292,8 +320,8 @@ static struct match *match_for(struct shard *sh, const struct route *r)
         match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
         sh->known_mark = r->known ? match_cache_mark(sh->cache) : sh->known_mark;
     }
-    if (match != NULL && match == sh->routed) {
-        sh->routed = NULL;
+    if (match != NULL && *routed_place(sh, match) == match) {
+        *routed_place(sh, match) = NULL;
     } else if (match != NULL) {
         match_ref(match, 1); /* deliveries may ask the cache again */
     }
@@ -302,10 +330,12 @@ static struct match *match_for(struct shard *sh, const struct route *r)
 
 static void keep_match(struct shard *sh, struct match *match)
 {
-    if (sh->routed != NULL) {
-        match_unref(sh->routed);
+    struct match **place = routed_place(sh, match);
+
+    if (*place != NULL) {
+        match_unref(*place);
     }
-    sh->routed = match;
+    *place = match;
 }
 
 static bool is_retained(const struct shard *sh, const struct message *m)
@@ -337,7 +367,7 @@ bool route_publish(struct shard *sh, struct route *r)
         goto out;
     }
     m = r->msg;
-    m->body_id = t != NULL && t->nparts > 1 ? broker_new_id(sh->b) : 0;
+    m->body_id = t != NULL && t->nparts > 1 ? shard_body_id(sh) : 0;
     if (retained) {
         switch (retained_put(stripe, m)) {
         case RETAINED_SET:
@@ -356,6 +386,7 @@ bool route_publish(struct shard *sh, struct route *r)
         }
     }
     if (t != NULL) {
+        t->unsent = !retained; /* else it leaves with the stripe's lock held */
         fill_origin(t, r);
         answer_later(sh, r, t);
         if (r->publisher != NULL) {

@@ -35,6 +35,7 @@ void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m)
 
     m->mail.next = NULL;
     box->run = NULL;
+    box->has_parts = false;
     if (box->first == NULL) {
         box->first = &m->mail;
     } else {
@@ -53,7 +54,11 @@ void shard_flush_outbox(struct shard *sh, struct shard *to)
             atomic_fetch_add_explicit(&to->extra, box->extra, memory_order_relaxed);
         }
         mailbox_push_chain(&to->mailbox, box->first, box->last, box->n);
-        *box = (struct outbox){.size = box->size, .bytes = box->bytes};
+        box->first = NULL;
+        box->n = 0;
+        box->extra = 0;
+        box->run = NULL;
+        box->has_parts = false;
     }
 }
 
@@ -688,8 +693,9 @@ void shard_forget_store(struct shard *sh)
 
 void shard_drain_mail(struct shard *sh)
 {
-    sh->budget = INT64_MAX;
-    while (read_mail(sh)) {}
+    do {
+        sh->budget = INT64_MAX;
+    } while (read_mail(sh));
     while (client_bury(sh)) {} /* what is left of a large fan-out is not for those who have gone */
     (void)deliver_jobs(sh);
     ticket_run_gone(sh);
@@ -720,8 +726,10 @@ void shard_destroy(struct shard *sh)
         replay_fini(sh);
         will_fini(sh);
     }
-    if (sh->routed != NULL) {
-        match_unref(sh->routed);
+    for (unsigned i = 0; i < ROUTED; i++) {
+        if (sh->routed[i] != NULL) {
+            match_unref(sh->routed[i]);
+        }
     }
     if (sh->cache != NULL) {
         match_cache_destroy(sh->cache);
@@ -735,6 +743,7 @@ void shard_destroy(struct shard *sh)
     loop_fini(&sh->loop);
     lodge_fini(sh);
     outq_free_spare(sh);
+    ticket_free_spare(sh);
     free(sh->outboxes);
     free(sh->copies);
     free(sh->ids);

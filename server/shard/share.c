@@ -252,7 +252,7 @@ static struct message *copy_of(struct shard *sh, const struct message *m)
         copy->retain = m->retain;
         copy->origin = m->origin;
         copy->expires_ms = m->expires_ms;
-        copy->body_id = broker_new_id(sh->b);
+        copy->body_id = shard_body_id(sh);
     }
     return copy;
 }
@@ -307,7 +307,7 @@ void share_moved(struct shard *sh, struct share_moves *mv, bool stored)
 static struct ticket *ticket_for_move(struct shard *sh, struct share_moves *mv, uint64_t session,
                                       uint64_t seq, struct message *m)
 {
-    struct ticket *t = ticket_create(sh, 2);
+    struct ticket *t = ticket_create(sh, 2, 2);
     struct store_op *op;
 
     if (t == NULL) {
@@ -474,7 +474,7 @@ static void move_stored(struct shard *sh, const struct leaving *l, const struct 
         return;
     }
     m->retain = (e->flags & 4) != 0;
-    m->body_id = broker_new_id(sh->b); /* its body is another: the old one goes with the session */
+    m->body_id = shard_body_id(sh); /* its body is another: the old one goes with the session */
     t = ticket_for_move(sh, l->moves, l->moves->session, e->seq, m);
     if (t == NULL) {
         shard_count(sh, METRIC_DROPPED_MEMORY, 1);

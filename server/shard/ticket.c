@@ -28,41 +28,103 @@ struct ticket_slots {
 };
 
 static void tickets_done(struct store_unit *list, enum store_rc rc);
-static void part_answered(struct shard *sh, struct shard_mail *m);
+static void parts_answered(struct shard *sh, struct shard_mail *m);
 
-/* The operations' places: the body, an inbound id and what the other parts bring for the first part
- * (or, of a turn's changes, as many as there were in the last turn), one for each other. */
-static struct ticket *create(struct shard *origin, uint32_t nparts, uint32_t first_cap)
+struct ticket_lates {
+    uint32_t n, cap;
+    struct ticket_late v[];
+};
+
+/* ---- memory ---- */
+
+/*
+ * Tickets of the usual size are kept for the next ones. The store's thread has looked at every line
+ * of them, maybe on another core: a line that has to be fetched from there to be written keeps all
+ * writes behind it waiting, up to the next locked operation, which waits as well. So the one after
+ * next is fetched while the next one is used.
+ */
+#define SPARE_PARTS 2u
+#define SPARE_OPS   2u
+#define SPARE_BYTES                                                                                \
+    (sizeof(struct ticket) + SPARE_PARTS * sizeof(struct ticket_part) +                            \
+     SPARE_OPS * sizeof(struct store_op))
+
+/* None where a sanitizer has to see who uses them after their end. */
+#ifdef __SANITIZE_ADDRESS__
+#define SPARE_MAX 0u
+#else
+#define SPARE_MAX 512u
+#endif
+
+static struct ticket *next_spare(const struct ticket *t)
 {
-    const uint32_t nops = first_cap + nparts - 1;
+    return (struct ticket *)t->unit.next;
+}
+
+static struct ticket *take_spare(struct shard *sh)
+{
+    struct ticket *t = sh->spare_tickets;
+
+    if (t == NULL) {
+        return malloc(SPARE_BYTES);
+    }
+    sh->spare_tickets = next_spare(t);
+    sh->nspare_tickets--;
+    for (size_t i = 0; sh->spare_tickets != NULL && i < SPARE_BYTES; i += 64) {
+        __builtin_prefetch((const char *)sh->spare_tickets + i, 1);
+    }
+    return t;
+}
+
+/* sh: NULL on a thread that makes none. */
+static void put_spare(struct shard *sh, struct ticket *t)
+{
+    if (sh == NULL || sh->nspare_tickets + 1 > SPARE_MAX) {
+        free(t);
+        return;
+    }
+    t->unit.next = (struct store_unit *)sh->spare_tickets;
+    sh->spare_tickets = t;
+    sh->nspare_tickets++;
+}
+
+void ticket_free_spare(struct shard *sh)
+{
+    while (sh->spare_tickets != NULL) {
+        struct ticket *t = sh->spare_tickets;
+        sh->spare_tickets = next_spare(t);
+        free(t);
+    }
+}
+
+struct ticket *ticket_create(struct shard *origin, uint32_t nparts, uint32_t nops)
+{
     const size_t head = sizeof(struct ticket) + nparts * sizeof(struct ticket_part);
-    struct ticket *t = malloc(head + nops * sizeof(struct store_op));
+    const uint32_t all = nops + nparts - 1;
+    const bool is_usual = nparts == SPARE_PARTS && all == SPARE_OPS;
+    struct ticket *t = is_usual ? take_spare(origin) : malloc(head + all * sizeof(struct store_op));
     struct store_op *ops;
 
     if (t == NULL) {
         return NULL;
     }
     memset(t, 0, head);
-    ops = (struct store_op *)(void *)((char *)t + head);
     t->unit.done_all = tickets_done;
     t->nparts = nparts;
+    t->is_usual = is_usual;
     atomic_init(&t->open, nparts);
-    atomic_init(&t->refs, 2); /* who finishes last, and the answer */
+    atomic_init(&t->refs, 1); /* the answer */
+    ops = (struct store_op *)(void *)((char *)t + head);
     for (uint32_t i = 0; i < nparts; i++) {
         struct ticket_part *p = &t->part[i];
         p->ticket = t;
         p->shard = origin;
         p->ops = ops;
         p->in_place = true;
-        p->cap = i == 0 ? first_cap : 1;
+        p->cap = i == 0 ? nops : 1;
         ops += p->cap;
     }
     return t;
-}
-
-struct ticket *ticket_create(struct shard *origin, uint32_t nparts)
-{
-    return create(origin, nparts, nparts + 1);
 }
 
 static void ticket_fail(struct ticket *t)
@@ -110,17 +172,20 @@ struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind)
 
 struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n)
 {
+    struct ticket *t = p->ticket;
     struct ticket_copy *c = malloc(sizeof(*c) + n);
 
+    assert(p == &t->part[0]);
     if (c == NULL) {
-        ticket_fail(p->ticket);
+        ticket_fail(t);
         return (struct store_bytes){NULL, 0};
     }
     if (n > 0) {
         memcpy(c->data, data, n);
     }
-    c->next = p->copies;
-    p->copies = c;
+    c->next = t->copies;
+    t->copies = c;
+    t->has_more = true;
     return (struct store_bytes){c->data, n};
 }
 
@@ -140,7 +205,7 @@ void ticket_body(struct ticket_part *p, const struct message *m)
 
 /* All parts' operations in one array: the first part's, so that the body stands before its entries.
  */
-static bool gather(struct ticket *t)
+static bool gather_copies(struct ticket *t)
 {
     struct ticket_part *first = &t->part[0];
 
@@ -158,6 +223,23 @@ static bool gather(struct ticket *t)
     return true;
 }
 
+/* The same; mostly they stand side by side already. The first part's are in the unit: the part
+ * itself may be in another core's cache. */
+static bool gather(struct ticket *t)
+{
+    uint32_t n = t->unit.nops;
+
+    for (uint32_t i = 1; i < t->nparts; i++) {
+        const struct ticket_part *p = &t->part[i];
+        if (p->nops > 0 && p->ops != t->unit.ops + n) {
+            return gather_copies(t);
+        }
+        n += p->nops;
+    }
+    t->unit.nops = n;
+    return true;
+}
+
 /* ---- the end of a ticket ---- */
 
 static void copies_free(struct ticket_copy *c)
@@ -169,63 +251,115 @@ static void copies_free(struct ticket_copy *c)
     }
 }
 
-static void ticket_free(struct ticket *t)
+/* sh: whose thread this is, or NULL. */
+static void ticket_free(struct shard *sh, struct ticket *t)
 {
     for (uint32_t i = 0; i < t->nparts; i++) {
         struct ticket_part *p = &t->part[i];
         if (!p->in_place) {
             free(p->ops);
         }
-        free(p->more_late);
-        copies_free(p->copies);
-        if (p->msg != NULL) {
-            message_unref(p->msg);
-        }
+        free(p->lates);
     }
-    free(t->slots);
-    free(t);
+    if (t->part[0].msg != NULL) {
+        message_unref(t->part[0].msg);
+    }
+    if (t->has_more) {
+        free(t->slots);
+        copies_free(t->copies);
+    }
+    if (t->is_usual) {
+        put_spare(sh, t);
+    } else {
+        free(t);
+    }
 }
 
-static void ticket_unref(struct ticket *t)
+static void ticket_unref(struct shard *sh, struct ticket *t)
 {
-    /* acq_rel: whoever frees has seen what the others did with it. */
-    if (atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
-        ticket_free(t);
+    /* acq_rel: whoever frees has seen what the others did with it. Who finds 1 (acquire) is the
+     * only one left: no need to write it. */
+    if (atomic_load_explicit(&t->refs, memory_order_acquire) == 1 ||
+        atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1) {
+        ticket_free(sh, t);
     }
+}
+
+/* ---- lists of parts ---- */
+
+static void part_list_begin(struct part_list *l, struct ticket_part *p)
+{
+    p->next = NULL;
+    l->first = l->last = l->recent[0] = p;
+    l->n = 1;
+}
+
+static void part_list_add(struct part_list *l, struct ticket_part *p)
+{
+    struct ticket_part **recent = &l->recent[l->n++ % PARTS_AHEAD];
+
+    p->next = NULL;
+    p->ahead = NULL;
+    if (l->n > PARTS_AHEAD + 1) { /* the first one's place is its mail's */
+        (*recent)->ahead = p;
+    }
+    *recent = p;
+    l->last->next = p;
+    l->last = p;
+}
+
+/* p's turn is next: those behind it were another core's work until now. */
+static void prefetch_ahead(const struct ticket_part *p, bool is_first)
+{
+    if (!is_first && p->ahead != NULL) {
+        __builtin_prefetch(p->ahead, 1);
+        __builtin_prefetch((const char *)p->ahead + 64, 1);
+    }
+    if (p->next != NULL) {
+        __builtin_prefetch(p->next->ticket, 1);
+        __builtin_prefetch(&p->next->ticket->refs, 1);
+    }
+}
+
+/* The list from p on goes on next turn, before what came behind it. */
+static void next_turn(struct shard *sh, struct ticket_part *p,
+                      void (*fn)(struct shard *sh, struct shard_mail *m))
+{
+    p->mail.fn = fn;
+    p->mail.mail.next = sh->inbox;
+    sh->inbox = &p->mail.mail;
 }
 
 /* ---- the answer, on its way to the shards ---- */
 
-/* Mail for each shard, in order, to be pushed at once. */
+/* For each shard its parts, in order: one item of mail. */
 struct answers {
-    struct outbox to[CONFIG_MAX_SHARDS];
-    struct shard *shards[CONFIG_MAX_SHARDS];
-    unsigned used[CONFIG_MAX_SHARDS], nused;
+    struct part_list to[CONFIG_MAX_SHARDS]; /* set only for those in `used` */
+    bool has[CONFIG_MAX_SHARDS];
+    struct shard *used[CONFIG_MAX_SHARDS];
+    unsigned nused;
 };
 
 static void answers_add(struct answers *a, struct ticket_part *p)
 {
-    const unsigned i = p->shard->index;
-    struct outbox *box = &a->to[i];
+    struct shard *sh = p->shard;
+    const unsigned i = sh->index;
 
-    p->mail.fn = part_answered;
-    p->mail.mail.next = NULL;
-    if (box->first == NULL) {
-        box->first = &p->mail.mail;
-        a->used[a->nused++] = i;
-        a->shards[i] = p->shard;
-    } else {
-        box->last->next = &p->mail.mail;
+    if (a->has[i]) {
+        part_list_add(&a->to[i], p);
+        return;
     }
-    box->last = &p->mail.mail;
-    box->n++;
+    a->has[i] = true;
+    a->used[a->nused++] = sh;
+    part_list_begin(&a->to[i], p);
+    p->mail.fn = parts_answered;
 }
 
 static void answers_push(struct answers *a)
 {
     for (unsigned k = 0; k < a->nused; k++) {
-        const unsigned i = a->used[k];
-        mailbox_push_chain(&a->shards[i]->mailbox, a->to[i].first, a->to[i].last, a->to[i].n);
+        struct shard *sh = a->used[k];
+        mailbox_push(&sh->mailbox, &a->to[sh->index].first->mail.mail);
     }
 }
 
@@ -244,11 +378,12 @@ static void answer(struct ticket *t, enum store_rc rc, struct answers *a)
     }
     mails += to_origin;
     if (mails == 0) {
-        ticket_unref(t);
+        ticket_unref(NULL, t);
         return;
     }
-    /* relaxed: the mails publish it. */
-    atomic_fetch_add_explicit(&t->refs, mails - 1, memory_order_relaxed);
+    if (mails > 1) { /* relaxed: the mails publish it */
+        atomic_fetch_add_explicit(&t->refs, mails - 1, memory_order_relaxed);
+    }
     if (to_origin) {
         answers_add(a, &t->part[0]);
     }
@@ -266,7 +401,7 @@ static void tickets_done(struct store_unit *list, enum store_rc rc)
     struct answers a;
 
     a.nused = 0;
-    memset(a.to, 0, sizeof(a.to));
+    memset(a.has, 0, sizeof(a.has));
     while (list != NULL) {
         struct ticket *t = (struct ticket *)list;
         list = list->next;
@@ -333,8 +468,13 @@ static void submit(struct ticket *t, struct shard *sh)
     t->by = sh;
     /* relaxed: our own. */
     t->chain = atomic_load_explicit(&sh->chains, memory_order_relaxed);
-    /* release: publishes the two to the acquire in ticket_entry_del(). */
-    atomic_fetch_or_explicit(&t->state, CHAINED, memory_order_release);
+    /* release: publishes the two to the acquire in ticket_entry_del(). One that is not held has no
+     * other bits, and nobody else sets any. */
+    if (t->holds) {
+        atomic_fetch_or_explicit(&t->state, CHAINED, memory_order_release);
+    } else {
+        atomic_store_explicit(&t->state, CHAINED, memory_order_release);
+    }
     if (rc != ST_OK) {
         t->unit.next = NULL;
         tickets_done(&t->unit, rc);
@@ -443,6 +583,8 @@ void ticket_hold(struct shard *sh, struct ticket *t, uint64_t publisher, bool ma
     }
     sh->held_number += sh->held_number == UINT32_MAX ? 2 : 1; /* 0 is none */
     t->holds = true;
+    /* relaxed: nobody else has it yet. */
+    atomic_store_explicit(&t->refs, 2, memory_order_relaxed);
     t->number = t->slot->held = sh->held_number;
     t->held_ms = sh->now_ms;
     list_append(sh, t);
@@ -471,7 +613,7 @@ static void gone(struct shard *sh, struct ticket *t)
     memo_note(sh, t, true);
     t->rc = ST_OK;
     origin_answered(sh, t);
-    ticket_unref(t);
+    ticket_unref(sh, t);
 }
 
 static void gone_mail(struct shard *sh, struct shard_mail *m)
@@ -527,7 +669,7 @@ static void hint_mail(struct shard *sh, struct shard_mail *m)
     if (t->is_held) {
         release_to(sh, t->number);
     }
-    ticket_unref(t);
+    ticket_unref(sh, t);
 }
 
 /* By who finished last. empty: no entry is left. */
@@ -587,37 +729,103 @@ static bool is_quiet(const struct ticket_part *p)
 {
     const struct ticket *t = p->ticket;
 
-    return p->waiting == NULL && p->nlate == 0 &&
+    return p->waiting == NULL && !p->late_here && p->lates == NULL &&
            (p != &t->part[0] || (t->slot == NULL && t->slots == NULL && t->inbound == NULL &&
                                  t->moves == NULL && !t->retained));
+}
+
+/* p is finished; answers what is open then. */
+static uint64_t open_change(struct ticket *t, const struct ticket_part *p)
+{
+    const uint64_t change = (t->holds ? p->nlive * ONE_LIVE : 0) - 1;
+    uint64_t open;
+
+    if (t->unsent) { /* relaxed: nobody else has it yet */
+        t->unsent = p != &t->part[0];
+        open = atomic_load_explicit(&t->open, memory_order_relaxed) + change;
+        atomic_store_explicit(&t->open, open, memory_order_relaxed);
+        return open;
+    }
+    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
+    return atomic_fetch_add_explicit(&t->open, change, memory_order_acq_rel) + change;
 }
 
 void ticket_finish(struct ticket_part *p)
 {
     struct ticket *t = p->ticket;
     struct shard *sh = p->shard;
-    const uint64_t change = (t->holds ? p->nlive * ONE_LIVE : 0) - 1;
     uint64_t open;
 
     p->quiet = is_quiet(p);
-    /* acq_rel: releases this part's operations to the last one, who acquires them all. */
-    open = atomic_fetch_add_explicit(&t->open, change, memory_order_acq_rel) + change;
+    if (p == &t->part[0]) {
+        t->unit.ops = p->ops;
+        t->unit.nops = p->nops;
+    }
+    open = open_change(t, p);
     if ((uint32_t)open != 0) {
         return;
     }
     if (t->holds) {
         held_finished(sh, t, open == 0);
+        ticket_unref(sh, t);
     } else {
         submit(t, sh);
     }
-    ticket_unref(t);
+}
+
+/* ---- parts on their way to their shard ---- */
+
+static void parts_mail(struct shard *sh, struct shard_mail *m)
+{
+    struct ticket_part *p = (struct ticket_part *)m;
+    uint32_t extra = 0;
+    bool is_first = true;
+
+    while (p != NULL) {
+        struct ticket_part *next = p->next;
+
+        if (sh->budget <= 0) {
+            next_turn(sh, p, parts_mail);
+            break;
+        }
+        prefetch_ahead(p, is_first);
+        is_first = false;
+        if (next != NULL) {
+            __builtin_prefetch(next->way.msg);
+        }
+        extra += p->extra;
+        deliver_part(sh, p);
+        p = next;
+    }
+    if (extra > 0) {
+        atomic_fetch_sub_explicit(&sh->extra, extra, memory_order_relaxed);
+    }
+}
+
+void ticket_send(struct shard *sh, struct ticket_part *p, struct message *m, uint64_t filter)
+{
+    struct outbox *box = &sh->outboxes[p->shard->index];
+
+    p->msg = m;
+    p->way.msg = m;
+    p->way.filter = filter;
+    if (box->has_parts) {
+        p->extra = true;
+        box->extra++;
+        part_list_add(&box->parts, p);
+        return;
+    }
+    p->mail.fn = parts_mail;
+    part_list_begin(&box->parts, p);
+    shard_push(sh, p->shard, &p->mail);
+    box->has_parts = true;
 }
 
 /* ---- waiting messages ---- */
 
 bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
 {
-    struct out_wait *w = p->first_wait.part == NULL ? &p->first_wait : malloc(sizeof(*w));
+    struct out_wait *w = !p->late_here && p->wait.part == NULL ? &p->wait : malloc(sizeof(*w));
 
     if (w == NULL) {
         ticket_fail(p->ticket);
@@ -649,7 +857,7 @@ void ticket_forget(struct out_msg *o)
         w->next->prev = w->prev;
     }
     o->wait = NULL;
-    if (w == &w->part->first_wait) {
+    if (w == &w->part->wait) {
         w->part = NULL;
     } else {
         free(w);
@@ -669,7 +877,7 @@ struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
         ticket_flush_lazy(sh);
     }
     if (sh->lazy == NULL) {
-        sh->lazy = create(sh, 1, sh->lazy_n < 4 ? 4 : sh->lazy_n);
+        sh->lazy = ticket_create(sh, 1, sh->lazy_n < 4 ? 4 : sh->lazy_n);
     }
     op = sh->lazy == NULL ? NULL : op_append(&sh->lazy->part[0]);
     if (op != NULL) {
@@ -691,6 +899,7 @@ static bool slots_room(struct ticket *t)
         more->n = s == NULL ? 0 : more->n;
         more->cap = cap;
         t->slots = more;
+        t->has_more = true;
     }
     return true;
 }
@@ -766,22 +975,24 @@ static void lazy_del(struct shard *sh, uint64_t session, uint64_t seq)
 /* False: no memory. */
 static bool late_add(struct ticket_part *p, struct ticket_late what)
 {
-    struct ticket_late *late = &p->first_late;
+    struct ticket_lates *l = p->lates;
 
-    if (p->nlate > 0) {
-        if (p->nlate > p->late_cap) {
-            const uint32_t cap = p->late_cap == 0 ? 4 : p->late_cap * 2;
-            struct ticket_late *v = realloc(p->more_late, cap * sizeof(*v));
-            if (v == NULL) {
-                return false;
-            }
-            p->more_late = v;
-            p->late_cap = cap;
-        }
-        late = &p->more_late[p->nlate - 1];
+    if (!p->late_here && p->wait.part == NULL) {
+        p->late_here = true;
+        p->late = what;
+        return true;
     }
-    *late = what;
-    p->nlate++;
+    if (l == NULL || l->n == l->cap) {
+        const uint32_t cap = l == NULL ? 4 : l->cap * 2;
+        struct ticket_lates *more = realloc(l, sizeof(*l) + cap * sizeof(l->v[0]));
+        if (more == NULL) {
+            return false;
+        }
+        more->n = l == NULL ? 0 : more->n;
+        more->cap = cap;
+        p->lates = l = more;
+    }
+    l->v[l->n++] = what;
     return true;
 }
 
@@ -818,8 +1029,8 @@ void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *
     }
     /* Its ticket has not been handed over: behind it, when the answer comes; or both vanish. No
      * memory: as in lazy_del(). */
+    ticket_forget(o); /* first: that may make the place for it */
     (void)late_add(p, (struct ticket_late){.session = client_session(c), .seq = o->seq});
-    ticket_forget(o);
     if (t->holds &&
         atomic_fetch_sub_explicit(&t->open, ONE_LIVE, memory_order_acq_rel) == ONE_LIVE) {
         vanish(sh, t);
@@ -828,10 +1039,12 @@ void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *
 
 void ticket_move(struct out_msg *o, struct ticket *move)
 {
-    if (!late_add(o->wait->part, (struct ticket_late){.move = move})) {
+    struct ticket_part *p = o->wait->part;
+
+    ticket_forget(o); /* first: that may make the place for it */
+    if (!late_add(p, (struct ticket_late){.move = move})) {
         ticket_finish(&move->part[0]); /* a removal too early: after a crash it comes twice */
     }
-    ticket_forget(o);
 }
 
 /* ---- the answer, on each part's shard ---- */
@@ -874,17 +1087,16 @@ static void part_stored(struct shard *sh, struct ticket_part *p)
         ticket_forget(o);
         outq_stored(sh, c, o);
     }
-    if (p->nlate > 0) {
-        run_late(sh, &p->first_late);
+    if (p->late_here) {
+        run_late(sh, &p->late);
     }
-    for (uint32_t i = 1; i < p->nlate; i++) {
-        run_late(sh, &p->more_late[i - 1]);
+    for (uint32_t i = 0; p->lates != NULL && i < p->lates->n; i++) {
+        run_late(sh, &p->lates->v[i]);
     }
 }
 
-static void part_answered(struct shard *sh, struct shard_mail *m)
+static void part_answered(struct shard *sh, struct ticket_part *p)
 {
-    struct ticket_part *p = (struct ticket_part *)m;
     struct ticket *t = p->ticket;
 
     if (p != &t->part[0]) {
@@ -897,5 +1109,31 @@ static void part_answered(struct shard *sh, struct shard_mail *m)
             }
         }
     }
-    ticket_unref(t);
+    ticket_unref(sh, t);
+}
+
+static void parts_answered(struct shard *sh, struct shard_mail *m)
+{
+    struct ticket_part *p = (struct ticket_part *)m;
+    bool is_first = true;
+    uint32_t n = 0;
+
+    while (p != NULL) {
+        struct ticket_part *next = p->next; /* it may be freed */
+
+        if (n++ == TURN_ANSWERS) {
+            next_turn(sh, p, parts_answered);
+            sh->budget = sh->budget < 0 ? sh->budget : 0; /* no more mail now */
+            return;
+        }
+
+        prefetch_ahead(p, is_first);
+        is_first = false;
+        if (next != NULL && next->waiting != NULL) {
+            __builtin_prefetch(next->waiting->out, 1);
+            __builtin_prefetch(next->msg, 1);
+        }
+        part_answered(sh, p);
+        p = next;
+    }
 }

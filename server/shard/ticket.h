@@ -9,7 +9,9 @@
  * be sent. A change that concerns one shard is a ticket of one part.
  *
  * Happy path: ticket_create, ticket_op..., ticket_finish(part) by every shard, done_all() on the
- * store's thread, mail to each shard that waits for something, last one frees. Failure: no memory
+ * store's thread, mail to each shard that waits for something, last one frees. Parts go to a shard
+ * and come back as lists, one item of mail for many: each points to one some places behind it, so
+ * that what another core wrote is fetched before its turn. Failure: no memory
  * for an operation marks the ticket failed; it is finished all the same, never submitted, and its
  * answer never leaves (link_slot_failed).
  *
@@ -51,8 +53,14 @@ struct ticket_late {
     struct ticket *move; /* the unit that moves it to another session; NULL: a removal alone */
 };
 
+struct ticket_lates; /* more of them */
+
+/* Two lines of the processor's cache: parts go from core to core, twice for each message. */
 struct ticket_part {
-    struct shard_mail mail; /* comes back with the answer */
+    union {
+        struct shard_mail mail;    /* for a list of parts, in the first one of it */
+        struct ticket_part *ahead; /* in the others: one that stands some places behind it */
+    };
     struct ticket *ticket;
     struct shard *shard;
     struct store_op *ops; /* in the ticket's own memory while they fit there */
@@ -60,13 +68,23 @@ struct ticket_part {
     uint32_t nlive; /* entries that vanish when they are acknowledged */
     bool in_place;  /* ops */
     bool quiet;     /* nobody here waits for the answer */
-    struct ticket_copy *copies;
-    struct message *msg; /* a reference that operations point into; may be NULL */
-    /* The shard's own throughout: */
-    struct out_wait *waiting; /* messages of this part that are not reported durable yet */
-    struct out_wait first_wait;
-    struct ticket_late first_late, *more_late; /* removals that came too early */
-    uint32_t nlate, late_cap;
+    bool late_here; /* `late` is in use */
+    bool extra;     /* on its way in a list, not as the first: counted in the shard's `extra` */
+    /* The shard's own: messages of this part that are not reported durable yet. */
+    struct out_wait *waiting;
+    struct message *msg;      /* the first part's: a reference that operations point into; may be
+                                 NULL. Others: that message, or NULL */
+    struct ticket_part *next; /* in a list */
+    /* The shard's own but for `way`, one after the other: */
+    union {
+        struct {
+            struct message *msg; /* a reference */
+            uint64_t filter;     /* who subscribes to it gets the message */
+        } way;                   /* before its shard has it, see ticket_send() */
+        struct out_wait wait;    /* the first of `waiting`, .part NULL: free */
+        struct ticket_late late; /* a removal that came too early */
+    };
+    struct ticket_lates *lates; /* more of these */
 };
 
 struct ticket {
@@ -74,36 +92,50 @@ struct ticket {
     /* Parts to be finished, and above them (<< 32) entries not acknowledged; acq_rel: who brings it
      * to 0, or the parts, sees all operations. */
     _Atomic uint64_t open;
-    _Atomic uint32_t refs; /* mails under way, and who finishes last; acq_rel: the last one frees */
+    /* Mails under way, and of a held ticket who finishes last; acq_rel: the last one frees. */
+    _Atomic uint32_t refs;
     _Atomic uint32_t state; /* bits, see ticket.c; acq_rel */
     _Atomic bool failed;    /* relaxed; ordered by `open` */
     _Atomic bool urgent;    /* relaxed; ordered by `open`: somebody will not acknowledge soon */
     bool holds;             /* it may vanish */
+    bool unsent;            /* until its origin has finished no other shard has it */
     enum store_rc rc;       /* written by done_all(), read after the mail */
-    struct shard *by;       /* by whom it is handed over, */
-    uint64_t chain;         /* and in which of its chains; ordered by `state` */
     uint32_t nparts;
-    struct shard_mail hint; /* to the origin of a held ticket: it is urgent */
     /* The origin's: */
-    struct ack_slot *slot;      /* the answer that waits */
-    struct ticket_slots *slots; /* more of them */
-    struct idset *inbound;      /* whose entry `inbound_id` waits for this; NULL: none */
     uint16_t inbound_id;
-    struct share_moves *moves; /* whose message it hands on; NULL: none */
     bool retained;             /* its message is a retained one that need not stay in memory */
-    bool is_held;              /* in the shard's list */
-    uint32_t number;           /* counts the shard's held tickets */
-    int64_t held_ms;           /* since when */
+    bool has_more : 1;         /* slots or copies */
+    bool is_usual : 1;         /* in size: kept for the next one */
+    struct shard *by;          /* by whom it is handed over, */
+    uint64_t chain;            /* and in which of its chains; ordered by `state` */
+    struct ack_slot *slot;     /* the answer that waits */
+    struct idset *inbound;     /* whose entry `inbound_id` waits for this; NULL: none */
+    struct share_moves *moves; /* whose message it hands on; NULL: none */
+    /* What few tickets have: */
+    struct ticket_slots *slots; /* more answers */
+    struct ticket_copy *copies;
+    struct shard_mail hint; /* to the origin of a held ticket: it is urgent */
+    bool is_held;           /* in the shard's list */
+    uint32_t number;        /* counts the shard's held tickets */
+    int64_t held_ms;        /* since when */
     struct ticket *held_next, *held_prev;
     struct ticket_part part[]; /* [0] is the origin's */
 };
 
-/* NULL: no memory. part[1..] need their shard set before they are sent. */
-struct ticket *ticket_create(struct shard *origin, uint32_t nparts);
+_Static_assert(sizeof(struct ticket_part) == 128, "parts fill lines of the cache");
+_Static_assert(sizeof(struct ticket) == 192, "likewise");
+_Static_assert(sizeof(((struct ticket_part *)0)->way) <= offsetof(struct out_wait, part),
+               "a part on its way has nothing that waits");
+
+/* With room for nops operations of the origin's part, and one of each other: more need memory of
+ * their own. NULL: no memory. part[1..] need their shard set before they are sent. */
+struct ticket *ticket_create(struct shard *origin, uint32_t nparts, uint32_t nops);
+
+void ticket_free_spare(struct shard *sh); /* at the shard's end */
 
 /* Appends an operation to a part; NULL: no memory (the ticket is failed). */
 struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind);
-/* Bytes kept for as long as the ticket lives. */
+/* Bytes kept for as long as the ticket lives; p is the origin's. */
 struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n);
 
 /* The body of m, which the part has to hold a reference to. */
@@ -111,6 +143,13 @@ void ticket_body(struct ticket_part *p, const struct message *m);
 
 /* The part is complete; p must not be touched afterwards by this shard, except through its mail. */
 void ticket_finish(struct ticket_part *p);
+
+/*
+ * The part to its shard, which delivers m to the subscribers of one filter and finishes it. The
+ * reference to m is the caller's no more. Parts that follow each other to one shard go together, as
+ * one item of mail.
+ */
+void ticket_send(struct shard *sh, struct ticket_part *p, struct message *m, uint64_t filter);
 
 /* The message's entry belongs to this part: it waits until the store has answered. False: no
  * memory. */

@@ -33,6 +33,7 @@ static const char config_text[] = "listener 1883\n"
                                   "allow_anonymous true\n"
                                   "shards 1\n"
                                   "sys_interval 0\n"
+                                  "max_queued_messages 0\n"
                                   "log_dest none\n";
 
 /* ---- the broker ---- */
@@ -47,7 +48,8 @@ struct fixture {
     uint64_t stamp;
 };
 
-static void open_shards(struct fixture *f, unsigned n)
+/* The store becomes the fixture's. */
+static void open_shards_on(struct fixture *f, unsigned n, struct store *store)
 {
     struct broker_shared *s = &f->shared;
     char err[256];
@@ -65,11 +67,20 @@ static void open_shards(struct fixture *f, unsigned n)
     rcu_register();
     UNIT_NEED(s->tree != NULL && s->retained != NULL);
     s->shares = shares_create(s->tree, n);
-    UNIT_NEED(s->shares != NULL && store_open_memory(0, &s->store) == ST_OK);
+    UNIT_NEED(s->shares != NULL);
+    s->store = store;
     for (unsigned i = 0; i < n; i++) {
         f->shards[i] = shard_create(s, i);
         UNIT_NEED(f->shards[i] != NULL);
     }
+}
+
+static inline void open_shards(struct fixture *f, unsigned n)
+{
+    struct store *store;
+
+    UNIT_NEED(store_open_memory(0, &store) == ST_OK);
+    open_shards_on(f, n, store);
 }
 
 static void close_shards(struct fixture *f)
