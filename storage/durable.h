@@ -9,10 +9,13 @@
  *
  * Threads and locks
  *     intake      lock-free list; `wake_lock` only around sleeping and waking the store thread
- *     gens_lock   cur, folding, trim_to, and the inside of cur, and of folding while it rests; held
- * for a batch or a page, never over I/O read_lock   the reader's lists stats_lock  counters No
- * thread holds two of them; spare.h has a lock of its own, taken last. Environments: only the store
- * thread writes to `journal`, only the fold thread to `state`.
+ *     gens_lock   cur, folding, trim_to, and the inside of cur, and of folding while it rests;
+ *                 held for a batch or a page, never over I/O
+ *     read_lock   the reader's lists
+ *     stats_lock  counters
+ *
+ * No thread holds two of them; spare.h has a lock of its own, taken last. Environments: only the
+ * store thread writes to `journal`, only the fold thread to `state`.
  */
 #ifndef NOCTULE_STORAGE_DURABLE_H
 #define NOCTULE_STORAGE_DURABLE_H
@@ -73,7 +76,6 @@ struct durable {
     unsigned fold_paused;      /* backups under way */
     bool fold_busy;
     bool fold_stop;  /* fold what is there, then end */
-    bool fold_force; /* fold what is there now */
     uint64_t *ended; /* sessions whose entries are to be removed, when no fold is due */
     size_t ended_at, nended, ended_cap;
     pthread_cond_t folded; /* signalled after every fold */

@@ -871,7 +871,7 @@ static bool is_due(const struct durable *d, int64_t *due_ms)
     if (d->cur->last == 0 || d->cur->partial || d->fold_paused > 0 || health == ST_IO) {
         return false;
     }
-    if (d->fold_stop || d->fold_force || fold_has_enough(d)) {
+    if (d->fold_stop || fold_has_enough(d)) {
         return true;
     }
     *due_ms = d->cur->born_ms + age < now + 1000 ? d->cur->born_ms + age : now + 1000;
@@ -898,8 +898,8 @@ static bool has_rested(const struct durable *d, int64_t until_ms)
     if (d->fold_stop || health == ST_IO) {
         return true;
     }
-    return d->fold_paused == 0 && (health != ST_OK || d->fold_force || fold_has_enough(d) ||
-                                   durable_mono_us() / 1000 >= until_ms);
+    return d->fold_paused == 0 &&
+           (health != ST_OK || fold_has_enough(d) || durable_mono_us() / 1000 >= until_ms);
 }
 
 /* Holding gens_lock, which is given up meanwhile. Until the fold begins; false: it must not any
@@ -935,7 +935,6 @@ static bool fold_once(struct durable *d)
     if (!rest(d)) {
         return false;
     }
-    d->fold_force = false;
     d->fold_busy = true;
     for (;;) {
         pthread_mutex_unlock(&d->gens_lock);
