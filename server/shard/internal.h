@@ -748,6 +748,10 @@ struct share_moves *share_end(struct shard *sh, struct client *c);
 void share_unref(struct shard *sh, struct share_moves *mv); /* NULL is fine */
 /* A message of the session has been handed on, or (not stored) could not be. */
 void share_moved(struct shard *sh, struct share_moves *mv, bool stored);
+/* Some are on their way: in the store they may be the session's still. c has a queue. */
+bool share_is_moving(const struct client *c);
+/* c's queue goes. */
+void share_forget(struct shard *sh, struct client *c);
 /* What the store is told of the end: leaving is share_end()'s answer. */
 void share_end_op(struct store_op *op, uint64_t session, const struct share_moves *leaving);
 /* Removes any subscription, its membership included. */

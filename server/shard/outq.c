@@ -318,7 +318,7 @@ void outq_free(struct shard *sh, struct client *c)
         outq_destroy(sh, q, o);
     }
     spill_free(sh, c);
-    share_unref(sh, q->moves);
+    share_forget(sh, c);
     free(q->by_id);
     free(q);
     c->out = NULL;

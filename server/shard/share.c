@@ -13,6 +13,9 @@
  * pages; each message moves in one unit. Until the store has answered all of these, the session
  * stands there as one that is leaving: without a client id, so that its client may have a new one,
  * and found again by the next start.
+ *
+ * Another shard hands such a unit to the store. Until it is answered, a page of the session could
+ * show the message again; so none is asked for meanwhile.
  */
 #include "server/shard/ticket.h"
 
@@ -263,9 +266,14 @@ static struct message *copy_of(struct shard *sh, const struct message *m)
  */
 struct share_moves {
     uint64_t session;
-    uint32_t refs; /* moves that are not answered yet, its queue, pages to come, share_end()'s */
-    bool ends;     /* the last one to go stores the end */
+    struct client *client;   /* NULL: it has ended */
+    struct leaving *waiting; /* for its first page, until nothing is pending */
+    uint32_t pending;        /* moves that are not answered yet */
+    uint32_t refs;           /* of these, its queue, pages to come, share_end()'s */
+    bool ends;               /* the last one to go stores the end */
 };
+
+static void leaving_begin(struct shard *sh, struct leaving *l);
 
 /* Its session has it already, or gets it. NULL: nothing of it is stored; or no memory, then the end
  * does not wait. */
@@ -276,10 +284,24 @@ static struct share_moves *moves_of(struct client *c)
     if (q->moves == NULL && c->stored) {
         q->moves = malloc(sizeof(*q->moves));
         if (q->moves != NULL) {
-            *q->moves = (struct share_moves){.session = client_session(c), .refs = 1};
+            *q->moves = (struct share_moves){.session = client_session(c), .client = c, .refs = 1};
         }
     }
     return q->moves;
+}
+
+bool share_is_moving(const struct client *c)
+{
+    return c->out->moves != NULL && c->out->moves->pending > 0;
+}
+
+void share_forget(struct shard *sh, struct client *c)
+{
+    if (c->out->moves != NULL) {
+        c->out->moves->client = NULL;
+        share_unref(sh, c->out->moves);
+        c->out->moves = NULL;
+    }
 }
 
 void share_unref(struct shard *sh, struct share_moves *mv)
@@ -296,10 +318,23 @@ void share_unref(struct shard *sh, struct share_moves *mv)
     free(mv);
 }
 
+static void let_go(struct shard *sh, struct share_moves *mv, bool done)
+{
+    mv->ends = mv->ends && done; /* else the next start goes on with it */
+    share_unref(sh, mv);
+}
+
 void share_moved(struct shard *sh, struct share_moves *mv, bool stored)
 {
-    mv->ends = mv->ends && stored; /* else the next start goes on with it */
-    share_unref(sh, mv);
+    struct leaving *l = mv->waiting;
+
+    if (--mv->pending == 0 && l != NULL) {
+        mv->waiting = NULL;
+        leaving_begin(sh, l);
+    } else if (mv->pending == 0 && mv->client != NULL) {
+        spill_read(sh, mv->client);
+    }
+    let_go(sh, mv, stored);
 }
 
 /* The old entry (seq 0: none) goes and the new one comes in one unit. mv: NULL, or the session's.
@@ -316,6 +351,7 @@ static struct ticket *ticket_for_move(struct shard *sh, struct share_moves *mv, 
     t->moves = mv;
     if (mv != NULL) {
         mv->refs++;
+        mv->pending++;
     }
     message_ref(m, 1);
     t->part[0].msg = m;
@@ -404,7 +440,7 @@ struct leaving {
     struct store_page page;
     struct shard *shard;
     struct share_moves *moves;
-    uint64_t to;
+    uint64_t from, to; /* what is on disk only */
     uint32_t n;
     struct membership of[];
 };
@@ -434,7 +470,7 @@ static bool leaving_ask(struct shard *sh, struct leaving *l, uint64_t from)
 /* done: all pages have been seen; else the next start goes on with it. */
 static void leaving_end(struct shard *sh, struct leaving *l, bool done)
 {
-    share_moved(sh, l->moves, done);
+    let_go(sh, l->moves, done);
     free(l);
 }
 
@@ -512,6 +548,13 @@ static void leaving_page(struct shard *sh, struct shard_mail *m)
     }
 }
 
+static void leaving_begin(struct shard *sh, struct leaving *l)
+{
+    if (sh->ending || !leaving_ask(sh, l, l->from)) {
+        leaving_end(sh, l, false);
+    }
+}
+
 /* What is on disk only, in pages. */
 static void move_stored_pages(struct shard *sh, const struct client *c, struct share_moves *mv)
 {
@@ -522,15 +565,18 @@ static void move_stored_pages(struct shard *sh, const struct client *c, struct s
         return;
     }
     mv->refs++;
-    *l = (struct leaving){.shard = sh, .moves = mv, .to = c->out->disk.to};
+    *l = (struct leaving){
+        .shard = sh, .moves = mv, .from = c->out->disk.from, .to = c->out->disk.to};
     for (const struct sub *s = c->subs.first; s != NULL && l->n < c->nshared; s = s->owner_next) {
         if (s->shared) {
             const uint64_t id = filter_subs_id(s->filter);
             l->of[l->n++] = (struct membership){share_mark(sh, c, id), id};
         }
     }
-    if (!leaving_ask(sh, l, c->out->disk.from)) {
-        leaving_end(sh, l, false);
+    if (mv->pending > 0) {
+        mv->waiting = l;
+    } else {
+        leaving_begin(sh, l);
     }
 }
 

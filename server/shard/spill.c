@@ -8,7 +8,8 @@
  * disk and a client that reads it joins the queue.
  *
  * With a connection, pages are read whenever the queue runs low: the store's reader answers by
- * mail. A page never reaches beyond `to`, since only what was reported is certain to be seen by it.
+ * mail. A page never reaches beyond `to`, since only what was reported is certain to be seen by it,
+ * and is not asked for while messages of shared groups are being handed on, which it might show.
  * Without a connection everything reported leaves memory, from the end forwards, so that what stays
  * is always a beginning.
  */
@@ -153,7 +154,7 @@ void spill_read(struct shard *sh, struct client *c)
     struct page_mail *m;
 
     if (!sh->spills || q->disk.count == 0 || q->disk.page != NULL ||
-        q->queue.count >= entries / 2 || !is_connected(c)) {
+        q->queue.count >= entries / 2 || !is_connected(c) || share_is_moving(c)) {
         return;
     }
     m = calloc(1, sizeof(*m));

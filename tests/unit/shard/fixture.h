@@ -102,14 +102,13 @@ static void close_shards(struct fixture *f)
     config_free(&f->config);
 }
 
-/* A client whose CONNECT is followed by a SUBSCRIBE, unless filter is NULL; to the shard of its
- * id. */
-static void give(struct fixture *f, int fd, const struct transport *tr, const char *id,
-                 const char *filter)
+/* A client whose CONNECT is followed by a SUBSCRIBE, unless n is 0; to the shard of its id. */
+static void give_session(struct fixture *f, int fd, const struct transport *tr, const char *id,
+                         bool clean, const struct subscribe_item *items, size_t n)
 {
     struct shard *sh = f->shards[broker_shard_of(&f->shared, span_str(id))];
     struct handover *h = calloc(1, sizeof(*h));
-    struct connect c = {.version = MQTT_3_1_1, .clean = true, .client_id = span_str(id)};
+    struct connect c = {.version = MQTT_3_1_1, .clean = clean, .client_id = span_str(id)};
     const char *why;
     struct frame frame;
 
@@ -119,10 +118,9 @@ static void give(struct fixture *f, int fd, const struct transport *tr, const ch
     h->bytes_n = h->connect_n = connect_encode(h->bytes, 128, &c);
     UNIT_NEED(frame_next(span_of(h->bytes, h->bytes_n), 256, &frame, &why) == FRAME_OK);
     UNIT_NEED(connect_decode(&h->connect, frame.body, &why) == DEC_OK);
-    if (filter != NULL) {
-        struct subscribe_item item = {.filter = span_str(filter)};
+    if (n > 0) {
         h->bytes_n +=
-            subscribe_encode(h->bytes + h->bytes_n, 128, MQTT_3_1_1, 1, SPAN_NULL, &item, 1);
+            subscribe_encode(h->bytes + h->bytes_n, 128, MQTT_3_1_1, 1, SPAN_NULL, items, n);
     }
     h->client_id = h->connect.client_id;
     h->listener = &f->listener;
@@ -133,15 +131,33 @@ static void give(struct fixture *f, int fd, const struct transport *tr, const ch
     shard_give(sh, h);
 }
 
+/* A clean session; filter may be NULL. */
+static inline void give(struct fixture *f, int fd, const struct transport *tr, const char *id,
+                        const char *filter)
+{
+    const struct subscribe_item item = {.filter = span_str(filter == NULL ? "" : filter)};
+
+    give_session(f, fd, tr, id, true, &item, filter != NULL);
+}
+
 /* ---- clients ---- */
 
-static int connect_pair(struct fixture *f, const char *id, const char *filter)
+/* The client's end of its connection. */
+static int connect_session(struct fixture *f, const char *id, bool clean,
+                           const struct subscribe_item *items, size_t n)
 {
     int pair[2];
 
     UNIT_NEED(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-    give(f, pair[0], &transport_tcp, id, filter);
+    give_session(f, pair[0], &transport_tcp, id, clean, items, n);
     return pair[1];
+}
+
+static inline int connect_pair(struct fixture *f, const char *id, const char *filter)
+{
+    const struct subscribe_item item = {.filter = span_str(filter == NULL ? "" : filter)};
+
+    return connect_session(f, id, true, &item, filter != NULL);
 }
 
 static inline size_t message(uint8_t *p, const char *topic)
