@@ -83,6 +83,20 @@ static inline void open_shards(struct fixture *f, unsigned n)
     open_shards_on(f, n, store);
 }
 
+/* Whose store is in the folder. */
+static inline void open_shards_in(struct fixture *f, unsigned n, const char *dir)
+{
+    const struct store_options o = {.dir = dir, .pace_us = 0};
+    struct store *store;
+    char err[256];
+
+    UNIT_NEED(store_open(&o, &store, err, sizeof(err)) == ST_OK);
+    open_shards_on(f, n, store);
+    for (unsigned i = 0; i < n; i++) {
+        f->shards[i]->spills = true;
+    }
+}
+
 static void close_shards(struct fixture *f)
 {
     for (unsigned i = 0; i < f->shared.nshards; i++) {

@@ -132,18 +132,12 @@ static void set_up(struct bench *b)
 {
     const struct subscribe_item items[] = {{.filter = span_str("$share/g/t"), .qos = 2},
                                            {.filter = span_str("own"), .qos = 2}};
-    struct store_options o = {.pace_us = 0};
-    struct store *store;
-    char err[256];
     char id[32];
 
     *b = (struct bench){.publisher.fd = -1, .member.fd = -1, .other.fd = -1};
     tmpdir_make(&b->dir);
-    o.dir = b->dir.path;
-    UNIT_NEED(store_open(&o, &store, err, sizeof(err)) == ST_OK);
-    open_shards_on(&b->f, 2, store);
+    open_shards_in(&b->f, 2, b->dir.path);
     b->f.config->max_inflight_messages = WINDOW;
-    b->f.shards[0]->spills = b->f.shards[1]->spills = true;
     id_of(&b->f, 1, 0, b->id, sizeof(b->id));
     b->member.fd = connect_session(&b->f, b->id, false, items, 2);
     turns_until(b, &b->member.subacks, 1);

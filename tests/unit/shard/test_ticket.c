@@ -25,17 +25,11 @@ struct bench {
 
 static void set_up(struct bench *b)
 {
-    struct store_options o = {.pace_us = 0};
-    struct store *store;
-    char err[256];
     char id[32];
 
     *b = (struct bench){0};
     tmpdir_make(&b->dir);
-    o.dir = b->dir.path;
-    UNIT_NEED(store_open(&o, &store, err, sizeof(err)) == ST_OK);
-    open_shards_on(&b->f, 2, store);
-    b->f.shards[1]->spills = true;
+    open_shards_in(&b->f, 2, b->dir.path);
     id_of(&b->f, 0, 0, id, sizeof(id));
     b->publisher = connect_pair(&b->f, id, NULL);
 }
