@@ -28,6 +28,7 @@
 #define UNITS    60u
 #define OPS      4u
 #define PAYLOAD  3000u /* two pieces */
+#define WIDE     1000u
 #define MOST     5000u /* allocations of one run, by far */
 
 #ifndef LMDB_FAILS
@@ -131,6 +132,20 @@ static void submit_all(struct store *s, struct works *ws)
         UNIT_NEED(store_submit(s, &ws->w[i].unit) == ST_OK);
         wait_for(&ws->w[i]);
     }
+}
+
+/* Removals of what is not there, more of them than the batch has had room for. */
+static int submit_wide(struct store *s)
+{
+    static struct store_op ops[WIDE];
+    struct work w = {.rc = -1};
+
+    for (uint32_t i = 0; i < WIDE; i++) {
+        ops[i] = (struct store_op){.kind = ST_ENTRY_DEL, .session = 1, .seq = 1000 + i};
+    }
+    w.unit = (struct store_unit){.done = work_done, .ops = ops, .nops = WIDE};
+    UNIT_NEED(store_submit(s, &w.unit) == ST_OK);
+    return wait_for(&w);
 }
 
 /* ---- what is there ---- */
@@ -255,6 +270,7 @@ static bool submit_once(unsigned n, unsigned *nomem, unsigned *io)
     s = store_need(&o);
     put_sessions(s);
     fault_set_others(n);
+    *nomem += submit_wide(s) == ST_NOMEM;
     submit_all(s, ws);
     if (count_rc(ws, ST_IO) > 0) { /* the index of what is on disk is not whole: final */
         CU_ASSERT_EQUAL(store_health(s), ST_IO);
