@@ -101,11 +101,15 @@ static struct gen_session_slot *session_slot(struct gen_session_slot *t, uint32_
     return &t[i];
 }
 
+static struct gen_session *find(const struct gen *g, uint64_t session, uint32_t hash)
+{
+    return g->sessions_cap == 0 ? NULL
+                                : session_slot(g->sessions, g->sessions_cap, session, hash)->s;
+}
+
 const struct gen_session *gen_find(const struct gen *g, uint64_t session)
 {
-    return g->sessions_cap == 0
-               ? NULL
-               : session_slot(g->sessions, g->sessions_cap, session, gen_hash(session))->s;
+    return find(g, session, gen_hash(session));
 }
 
 static bool sessions_grow(struct gen *g)
@@ -307,14 +311,9 @@ static void kill_entry(struct gen_session *s, struct gen_entry *e)
  */
 static bool dies_at_rest(const struct gen *resting, const struct store_op *op, uint32_t hash)
 {
-    struct gen_session *s;
-    struct gen_entry *e;
+    struct gen_session *s = resting == NULL ? NULL : find(resting, op->session, hash);
+    struct gen_entry *e = s == NULL ? NULL : born_here(s, op->seq);
 
-    if (resting == NULL || resting->sessions_cap == 0) {
-        return false;
-    }
-    s = session_slot(resting->sessions, resting->sessions_cap, op->session, hash)->s;
-    e = s == NULL ? NULL : born_here(s, op->seq);
     if (e == NULL || e->dead || e->born == NULL || e->born->live != 1) {
         return false;
     }
