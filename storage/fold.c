@@ -922,11 +922,11 @@ static bool rest(struct durable *d)
 static bool fold_once(struct durable *d)
 {
     struct gen *next = gen_create(&d->spare);
-    const int64_t began = durable_mono_us();
+    int64_t began;
     int rc;
 
     if (next == NULL) {
-        wait_until_ms(d, began / 1000 + 1000);
+        wait_until_ms(d, durable_mono_us() / 1000 + 1000);
         return !d->fold_stop;
     }
     d->folding = d->cur;
@@ -936,6 +936,7 @@ static bool fold_once(struct durable *d)
         return false;
     }
     d->fold_busy = true;
+    began = durable_mono_us();
     for (;;) {
         pthread_mutex_unlock(&d->gens_lock);
         rc = fold_generation(d, d->folding);
