@@ -7,7 +7,7 @@
 #define FULL_LOAD       750u
 #define PRESSED_LOAD    300u
 #define PRESSED_PERIODS 6 /* in a row */
-#define LONG_NS         50000
+#define LONG_NS         100000
 #define CALM_PERIODS    3 /* before it asks */
 #define LONE_PERIODS    3 /* before it is sent home */
 /* Periods before it counts calm ones again. */

@@ -37,7 +37,8 @@ static bool is_pressed(uint32_t sleeps, int64_t cpu_ms)
 static void test_pressed(void)
 {
     CU_ASSERT_TRUE(is_pressed(0, 40)); /* somebody else has the processor, work has no end */
-    CU_ASSERT_TRUE(is_pressed(400, 40));
+    CU_ASSERT_TRUE(is_pressed(300, 40));
+    CU_ASSERT_FALSE(is_pressed(600, 40));  /* 67 us: a second thread gains less than its wake-ups cost */
     CU_ASSERT_FALSE(is_pressed(4000, 40)); /* 10 us for each wake-up */
     CU_ASSERT_FALSE(is_pressed(2, 10));    /* next to nothing to do, in few long turns */
 }
