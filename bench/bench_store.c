@@ -1,33 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench_store [--dir DIR] [--ms MS] [--flight N] [--load NAME] [--start N] [--queued N] - the
- * durable store's engine: two threads submit publishes (a body of 100 bytes and one entry) and keep
- * so many in flight each; one JSON line for each number in flight and each workload, or for one of
- * them:
+ * bench_store [--dir DIR] [--ms MS] [--flight N] [--load NAME] [--sessions N] [--start N]
+ * [--queued N] - the durable store's engine: two threads submit publishes (a body of 100 bytes and
+ * one entry) and keep so many in flight each; one JSON line for each number in flight and each
+ * workload, or for one of them:
  *
  *     dense    nothing meets its removal in its batch: each message is removed 2000 publishes later
  *     drained  removed as soon as it is acknowledged
- *     kept     never removed: every message reaches the B-trees
+ *     kept     never removed: every message reaches the B-trees, in the queues of 10,000 sessions
+ *              (--sessions)
  *     bare     LMDB alone: as many bytes as `kept` writes, appended in as many transactions in
  *              pieces of 2000 bytes: what the bytes cost, whatever a message is
- *     bare_each  likewise, but a value for each message, appended one after the other: what
- * somebody pays who just puts messages into LMDB bare_log   likewise, and as many are removed at
- * the other end in the same transaction, 16 MB behind: nothing can only be appended to
+ *     bare_each    likewise, but a value for each message, appended one after the other
+ *     bare_log     likewise, and as many are removed at the other end in the same transaction, 16
+ *                  MB behind: nothing can only be appended to
+ *     bare_served  a value for each message, for the same two threads: they hand their messages to
+ *                  a thread that waits until as many are there as a commit of `kept` had, appends
+ *                  them, commits and answers. The batches then come about as the store's do
  *
- * The bare ones come with `kept`, whose messages and commits they repeat; none of them gives an
- * answer to another thread or can be asked for a session's messages.
+ * The bare ones come with `kept`, whose messages and commits they repeat. None of them can be asked
+ * for a session's messages.
  *
  * cpu_us is that of the whole process for each message, submitting threads and fold included;
  * store_cpu_us is without the submitting threads, whose messages cost something as well. --start N:
  * time and memory to open and load N sessions, N subscriptions and N retained messages. --queued N:
  * memory with N queued messages.
  */
+#include "bench/bare_lmdb.h"
 #include "bench/micro.h"
+#include "storage/slice.h"
 #include "storage/store.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -37,15 +43,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define THREADS  2
-#define SESSIONS 10000u
-#define PAYLOAD  100u
-#define LATER    2000u
-#define CHAIN    64u /* units at most in one hand-over */
-#define BUCKETS  80u
+#define THREADS 2
+#define PAYLOAD 100u
+#define LATER   2000u
+#define CHAIN   64u /* units at most in one hand-over */
+#define BUCKETS 80u
 
 enum workload { DENSE, DRAINED, KEPT };
 static const char *const names[] = {"dense", "drained", "kept"};
+
+static uint64_t nsessions = 10000;
 
 struct message {
     struct store_unit unit;
@@ -60,7 +67,8 @@ struct removal {
 };
 
 struct thread {
-    struct store *store;
+    struct store *store;   /* or */
+    struct served *served; /* who takes its units */
     enum workload load;
     unsigned index, flight;
     struct message *all;
@@ -147,17 +155,23 @@ static struct store_op del_op(struct removal r)
     return (struct store_op){.kind = ST_ENTRY_DEL, .session = r.session, .seq = r.seq};
 }
 
+static void served_submit(struct served *s, const struct store_chain *c);
+
 static void hand_over(struct thread *t)
 {
     if (t->chain.n > 0) {
-        MICRO_NEED(store_submit_chain(t->store, &t->chain) == ST_OK);
+        if (t->served != NULL) {
+            served_submit(t->served, &t->chain);
+        } else {
+            MICRO_NEED(store_submit_chain(t->store, &t->chain) == ST_OK);
+        }
         t->chain = (struct store_chain){.n = 0};
     }
 }
 
 static void publish(struct thread *t, struct message *m)
 {
-    const uint64_t i = t->step++ % (SESSIONS / THREADS);
+    const uint64_t i = t->step++ % (nsessions / THREADS);
     const uint64_t session = t->first_session + i;
     const uint64_t body = t->next_body++;
     const uint64_t seq = ++t->seqs[i];
@@ -303,194 +317,310 @@ static void make_sessions(struct store *s, uint64_t n)
     }
 }
 
-/* ---- bare LMDB ---- */
+/* ---- the threads ---- */
 
-/* One of the bare workloads: as many batches with as many bytes as the store's had. */
-struct bare {
-    const char *name;
-    bool each; /* a value for each message instead of pieces of 2000 bytes */
-    bool trim; /* a log: what is BARE_KEPT behind is removed in the same transaction */
-};
-static const struct bare bares[] = {
-    {.name = "bare"},
-    {.name = "bare_each", .each = true},
-    {.name = "bare_log", .each = true, .trim = true},
-};
-#define BARE_KEPT (16u << 20) /* bytes; as much as starts a fold of the store */
-
-struct bare_run {
-    MDB_env *env;
-    MDB_dbi dbi;
-    double value;        /* bytes of a value */
-    uint64_t key, first; /* the next one, and the oldest that is left */
-    uint64_t keep;       /* values; 0: all */
-};
-
-static void bare_append(struct bare_run *r, MDB_cursor *cur, size_t n)
+static void thread_init(struct thread *t, unsigned i, _Atomic bool *stop)
 {
-    static char bytes[4096];
-    MDB_val k = {sizeof(r->key), &r->key};
-    MDB_val v = {n, bytes};
-
-    MICRO_NEED(mdb_cursor_put(cur, &k, &v, MDB_APPEND) == 0);
-    r->key++;
-}
-
-static void bare_commit(struct bare_run *r, double bytes)
-{
-    MDB_txn *txn;
-    MDB_cursor *cur;
-
-    MICRO_NEED(mdb_txn_begin(r->env, NULL, 0, &txn) == 0);
-    MICRO_NEED(mdb_cursor_open(txn, r->dbi, &cur) == 0);
-    for (; bytes >= 1; bytes -= r->value) {
-        bare_append(r, cur, (size_t)(bytes < r->value ? bytes : r->value));
-    }
-    while (r->keep > 0 && r->key - r->first > r->keep) {
-        MDB_val k;
-        MDB_val v;
-        MICRO_NEED(mdb_cursor_get(cur, &k, &v, MDB_FIRST) == 0 && mdb_cursor_del(cur, 0) == 0);
-        r->first++;
-    }
-    mdb_cursor_close(cur);
-    MICRO_NEED(mdb_txn_commit(txn) == 0);
-}
-
-static void bare_open(struct bare_run *r, const char *dir)
-{
-    MDB_txn *txn;
-
-    clear(dir);
-    mkdir(dir, 0750);
-    MICRO_NEED(mdb_env_create(&r->env) == 0 && mdb_env_set_mapsize(r->env, 16ull << 30) == 0);
-    MICRO_NEED(mdb_env_open(r->env, dir, MDB_NOTLS, 0640) == 0);
-    MICRO_NEED(mdb_txn_begin(r->env, NULL, 0, &txn) == 0);
-    MICRO_NEED(mdb_dbi_open(txn, NULL, MDB_INTEGERKEY, &r->dbi) == 0 && mdb_txn_commit(txn) == 0);
-}
-
-static void run_bare(const char *dir, const struct bare *b, unsigned flight, uint64_t messages,
-                     uint64_t commits, double bytes)
-{
-    struct bare_run r = {.key = 1, .first = 1};
-    double wall;
-    double cpu;
-
-    r.value = b->each ? bytes / (double)messages : 2000;
-    r.keep = b->trim ? (uint64_t)(BARE_KEPT / r.value) : 0;
-    bare_open(&r, dir);
-    bare_commit(&r, r.value * (double)r.keep); /* a log that has been there for a while */
-    wall = micro_now_ns();
-    cpu = process_cpu_ns();
-    for (uint64_t i = 0; i < commits; i++) {
-        bare_commit(&r, bytes / (double)commits);
-    }
-    cpu = process_cpu_ns() - cpu;
-    wall = micro_now_ns() - wall;
-    mdb_env_close(r.env);
-    clear(dir);
-    printf("{\"bench\": \"store\", \"workload\": \"%s\", \"in_flight\": %u, \"messages\": %llu, "
-           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"per_commit\": %.1f, \"bytes_each\": %.0f}\n",
-           b->name, flight, (unsigned long long)messages, (double)messages / wall * 1e9,
-           cpu / 1e3 / (double)messages, (double)messages / (double)commits,
-           bytes / (double)messages);
-    fflush(stdout);
-}
-
-/* ---- one cell ---- */
-
-static double percentile(const struct thread *t, double p)
-{
-    uint64_t total = 0;
-    uint64_t seen = 0;
-
-    for (unsigned i = 0; i < THREADS; i++) {
-        for (unsigned b = 0; b < BUCKETS; b++) {
-            total += t[i].histogram[b];
-        }
-    }
-    for (unsigned b = 0; b < BUCKETS; b++) {
-        for (unsigned i = 0; i < THREADS; i++) {
-            seen += t[i].histogram[b];
-        }
-        if ((double)seen >= (double)total * p) {
-            return bucket_us(b);
-        }
-    }
-    return bucket_us(BUCKETS);
-}
-
-static void thread_init(struct thread *t, struct store *s, enum workload load, unsigned flight,
-                        unsigned i, _Atomic bool *stop)
-{
-    *t = (struct thread){.store = s, .load = load, .index = i, .flight = flight, .stop = stop};
+    t->index = i;
+    t->stop = stop;
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->cond, NULL);
-    t->all = calloc(flight, sizeof(*t->all));
-    t->seqs = calloc(SESSIONS, sizeof(*t->seqs));
+    t->all = calloc(t->flight, sizeof(*t->all));
+    t->seqs = calloc(nsessions, sizeof(*t->seqs));
     t->old = calloc(LATER * 4, sizeof(*t->old));
     MICRO_NEED(t->all != NULL && t->seqs != NULL && t->old != NULL);
-    t->first_session = 1 + i * (SESSIONS / THREADS);
+    t->first_session = 1 + i * (nsessions / THREADS);
     t->next_body = 1000000 + i * 1000000000000u;
-    for (unsigned k = 0; k < flight; k++) {
+    for (unsigned k = 0; k < t->flight; k++) {
         t->all[k].thread = t;
         t->all[k].unit.done_all = done_all;
         t->all[k].unit.ops = t->all[k].ops;
     }
 }
 
-static void run_cell(const char *dir, enum workload load, unsigned flight, unsigned ms)
+/* What the threads did together. */
+struct outcome {
+    uint64_t acked;
+    double wall_ns;
+    double submit_ns; /* CPU of the submitting threads */
+    uint64_t histogram[BUCKETS];
+};
+
+/* like: what all threads have alike. */
+static void run_threads(struct thread like, unsigned ms, struct outcome *o)
 {
     struct thread t[THREADS];
     pthread_t th[THREADS];
     _Atomic bool stop = false;
-    struct store_stats before;
-    struct store_stats after;
-    struct store *s;
-    uint64_t acked = 0;
-    double wall;
-    double cpu;
-    double submit_ns = 0;
 
-    clear(dir);
-    s = open_store(dir);
-    make_sessions(s, SESSIONS);
-    store_stats(s, &before);
-    wall = micro_now_ns();
-    cpu = process_cpu_ns();
+    *o = (struct outcome){.wall_ns = micro_now_ns()};
     for (unsigned i = 0; i < THREADS; i++) {
-        thread_init(&t[i], s, load, flight, i, &stop);
+        t[i] = like;
+        thread_init(&t[i], i, &stop);
         MICRO_NEED(pthread_create(&th[i], NULL, submitter, &t[i]) == 0);
     }
     usleep(ms * 1000);
     atomic_store(&stop, true);
     for (unsigned i = 0; i < THREADS; i++) {
         pthread_join(th[i], NULL);
-        acked += t[i].acked;
-        submit_ns += t[i].cpu_ns;
+        o->acked += t[i].acked;
+        o->submit_ns += t[i].cpu_ns;
+        for (unsigned b = 0; b < BUCKETS; b++) {
+            o->histogram[b] += t[i].histogram[b];
+        }
     }
-    wall = micro_now_ns() - wall;
-    store_stats(s, &after);
-    store_close(&s); /* folds the rest: that is part of the price */
-    cpu = process_cpu_ns() - cpu;
-    printf("{\"bench\": \"store\", \"workload\": \"%s\", \"in_flight\": %u, \"messages\": %llu, "
-           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"store_cpu_us\": %.3f, \"p50_us\": %.0f, "
-           "\"p99_us\": %.0f, "
-           "\"per_commit\": %.1f, \"folds\": %llu, \"annihilated\": %llu, \"bytes_each\": %.0f}\n",
-           names[load], flight, (unsigned long long)acked, (double)acked / wall * 1e9,
-           cpu / 1e3 / (double)acked, (cpu - submit_ns) / 1e3 / (double)acked, percentile(t, 0.5),
-           percentile(t, 0.99), (double)acked / (double)(after.commits - before.commits),
-           (unsigned long long)(after.folds - before.folds), (unsigned long long)after.annihilated,
-           (double)(after.journal_written - before.journal_written) / (double)acked);
-    fflush(stdout);
-    for (unsigned i = 0; i < THREADS; i++) {
+    o->wall_ns = micro_now_ns() - o->wall_ns;
+    for (unsigned i = 0; i < THREADS; i++) { /* not before: they answer each other's messages */
         free(t[i].all);
         free(t[i].seqs);
         free(t[i].old);
     }
+}
+
+static double percentile(const struct outcome *o, double p)
+{
+    uint64_t seen = 0;
+
+    for (unsigned b = 0; b < BUCKETS; b++) {
+        seen += o->histogram[b];
+        if ((double)seen >= (double)o->acked * p) {
+            return bucket_us(b);
+        }
+    }
+    return bucket_us(BUCKETS);
+}
+
+/* The part of a line that all workloads with threads have. */
+static void print_outcome(const char *name, unsigned flight, const struct outcome *o, double cpu_ns)
+{
+    const double n = (double)o->acked;
+
+    printf("{\"bench\": \"store\", \"workload\": \"%s\", \"in_flight\": %u, \"messages\": %llu, "
+           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"store_cpu_us\": %.3f, \"p50_us\": %.0f, "
+           "\"p99_us\": %.0f, ",
+           name, flight, (unsigned long long)o->acked, n / o->wall_ns * 1e9, cpu_ns / 1e3 / n,
+           (cpu_ns - o->submit_ns) / 1e3 / n, percentile(o, 0.5), percentile(o, 0.99));
+}
+
+/* ---- bare LMDB ---- */
+
+/* What is to be repeated: as many batches with as many bytes as the store's had. */
+struct repeat {
+    const char *dir;
+    unsigned flight;
+    uint64_t messages, commits;
+    double bytes;
+};
+
+struct bare_load {
+    const char *name;
+    bool each; /* a value for each message instead of pieces of 2000 bytes */
+    bool trim; /* a log: what is BARE_KEPT behind is removed in the same transaction */
+};
+static const struct bare_load bare_loads[] = {
+    {.name = "bare"},
+    {.name = "bare_each", .each = true},
+    {.name = "bare_log", .each = true, .trim = true},
+};
+#define BARE_KEPT (16u << 20) /* bytes; as much as starts a fold of the store */
+
+static void start_anew(struct bare *b, const char *dir)
+{
+    clear(dir);
+    mkdir(dir, 0750);
+    bare_open(b, dir);
+}
+
+static void bare_batch(struct bare *b, double bytes, double value, uint64_t keep)
+{
+    static char zeroes[4096];
+
+    bare_begin(b);
+    for (; bytes >= 1; bytes -= value) {
+        bare_append(b, zeroes, (size_t)(bytes < value ? bytes : value));
+    }
+    if (keep > 0) {
+        bare_trim(b, keep);
+    }
+    bare_commit(b);
+}
+
+static void run_bare(const struct bare_load *load, const struct repeat *r)
+{
+    const double value = load->each ? r->bytes / (double)r->messages : 2000;
+    const uint64_t keep = load->trim ? (uint64_t)(BARE_KEPT / value) : 0;
+    const double n = (double)r->messages;
+    struct bare b;
+    double wall;
+    double cpu;
+
+    start_anew(&b, r->dir);
+    bare_batch(&b, value * (double)keep, value, 0); /* a log that has been there for a while */
+    wall = micro_now_ns();
+    cpu = process_cpu_ns();
+    for (uint64_t i = 0; i < r->commits; i++) {
+        bare_batch(&b, r->bytes / (double)r->commits, value, keep);
+    }
+    cpu = process_cpu_ns() - cpu;
+    wall = micro_now_ns() - wall;
+    bare_close(&b);
+    printf("{\"bench\": \"store\", \"workload\": \"%s\", \"in_flight\": %u, \"messages\": %llu, "
+           "\"per_second\": %.0f, \"cpu_us\": %.3f, \"per_commit\": %.1f, \"bytes_each\": %.0f}\n",
+           load->name, r->flight, (unsigned long long)r->messages, n / wall * 1e9, cpu / 1e3 / n,
+           n / (double)r->commits, r->bytes / n);
+    fflush(stdout);
+}
+
+/* ---- bare LMDB with somebody to serve ---- */
+
+struct served {
+    struct bare bare;
+    pthread_t thread;
+    size_t value;    /* bytes of a message */
+    uint64_t enough; /* messages that a commit waits for, a millisecond at most */
+    uint64_t commits;
+    pthread_mutex_t lock; /* around the rest */
+    pthread_cond_t cond;
+    struct store_unit *newest;
+    uint64_t pending;
+    bool stop;
+};
+
+static void served_submit(struct served *s, const struct store_chain *c)
+{
+    bool wake;
+
+    pthread_mutex_lock(&s->lock);
+    c->oldest->next = s->newest;
+    s->newest = c->newest;
+    wake = s->pending < s->enough && s->pending + c->n >= s->enough;
+    s->pending += c->n;
+    pthread_mutex_unlock(&s->lock);
+    if (wake) {
+        pthread_cond_signal(&s->cond);
+    }
+}
+
+static void served_wait(struct served *s)
+{
+    struct timespec ts;
+
+    while (!s->stop && s->pending < s->enough) {
+        clock_gettime(CLOCK_REALTIME, &ts);
+        ts.tv_nsec += 1000000;
+        ts.tv_sec += ts.tv_nsec / 1000000000;
+        ts.tv_nsec %= 1000000000;
+        if (pthread_cond_timedwait(&s->cond, &s->lock, &ts) == ETIMEDOUT && s->pending > 0) {
+            break;
+        }
+    }
+}
+
+/* All that is there, the oldest first; NULL: it is to stop. */
+static struct store_unit *served_take(struct served *s)
+{
+    struct store_unit *oldest = NULL;
+    struct store_unit *u;
+
+    pthread_mutex_lock(&s->lock);
+    served_wait(s);
+    u = s->newest;
+    s->newest = NULL;
+    s->pending = 0;
+    pthread_mutex_unlock(&s->lock);
+    while (u != NULL) {
+        struct store_unit *next = u->next;
+        if (u->ahead != NULL) { /* as the store does: another core's work until now */
+            __builtin_prefetch(u->ahead);
+        }
+        __builtin_prefetch(&u->ops->data);
+        u->next = oldest;
+        oldest = u;
+        u = next;
+    }
+    return oldest;
+}
+
+static void *serve(void *arg)
+{
+    struct served *s = arg;
+    struct store_unit *list;
+    char value[4096] = {0};
+
+    thread_short_slice(); /* as the store does */
+    while ((list = served_take(s)) != NULL) {
+        bare_begin(&s->bare);
+        for (const struct store_unit *u = list; u != NULL; u = u->next) {
+            memcpy(value, u->ops->data.p, u->ops->data.n);
+            bare_append(&s->bare, value, s->value);
+        }
+        bare_commit(&s->bare);
+        s->commits++;
+        done_all(list, ST_OK);
+    }
+    return NULL;
+}
+
+static void run_served(const struct repeat *r, unsigned ms)
+{
+    /* Some are always under way, as with the store. */
+    struct served s = {.value = (size_t)(r->bytes / (double)r->messages),
+                       .enough = r->messages * 98 / (r->commits * 100)};
+    const struct thread like = {.served = &s, .load = KEPT, .flight = r->flight};
+    struct outcome o;
+    double cpu;
+
+    start_anew(&s.bare, r->dir);
+    pthread_mutex_init(&s.lock, NULL);
+    pthread_cond_init(&s.cond, NULL);
+    cpu = process_cpu_ns();
+    MICRO_NEED(pthread_create(&s.thread, NULL, serve, &s) == 0);
+    run_threads(like, ms, &o);
+    pthread_mutex_lock(&s.lock);
+    s.stop = true;
+    pthread_cond_signal(&s.cond);
+    pthread_mutex_unlock(&s.lock);
+    pthread_join(s.thread, NULL);
+    bare_close(&s.bare);
+    cpu = process_cpu_ns() - cpu;
+    print_outcome("bare_served", r->flight, &o, cpu);
+    printf("\"per_commit\": %.1f, \"bytes_each\": %zu}\n", (double)o.acked / (double)s.commits,
+           s.value);
+    fflush(stdout);
+}
+
+/* ---- one cell ---- */
+
+static void run_cell(const char *dir, enum workload load, unsigned flight, unsigned ms)
+{
+    struct store_stats before;
+    struct store_stats after;
+    struct repeat r = {.dir = dir, .flight = flight};
+    struct outcome o;
+    struct store *s;
+    double cpu;
+
+    clear(dir);
+    s = open_store(dir);
+    make_sessions(s, nsessions);
+    store_stats(s, &before);
+    cpu = process_cpu_ns();
+    run_threads((struct thread){.store = s, .load = load, .flight = flight}, ms, &o);
+    store_stats(s, &after);
+    store_close(&s); /* folds the rest: that is part of the price */
+    cpu = process_cpu_ns() - cpu;
+    r.messages = o.acked;
+    r.commits = after.commits - before.commits;
+    r.bytes = (double)(after.journal_written - before.journal_written);
+    print_outcome(names[load], flight, &o, cpu);
+    printf("\"per_commit\": %.1f, \"folds\": %llu, \"annihilated\": %llu, \"bytes_each\": %.0f}\n",
+           (double)o.acked / (double)r.commits, (unsigned long long)(after.folds - before.folds),
+           (unsigned long long)after.annihilated, r.bytes / (double)o.acked);
+    fflush(stdout);
     if (load == KEPT) {
-        for (size_t i = 0; i < sizeof(bares) / sizeof(bares[0]); i++) {
-            run_bare(dir, &bares[i], flight, acked, after.commits - before.commits,
-                     (double)(after.journal_written - before.journal_written));
+        run_served(&r, ms);
+        for (size_t i = 0; i < sizeof(bare_loads) / sizeof(bare_loads[0]); i++) {
+            run_bare(&bare_loads[i], &r);
         }
     }
     clear(dir);
@@ -617,7 +747,7 @@ static void run_queued(const char *dir, uint64_t n)
 
     clear(dir);
     s = open_store(dir);
-    make_sessions(s, SESSIONS);
+    make_sessions(s, nsessions);
     for (uint64_t i = 0; i < n;) {
         uint32_t k = 0;
         for (; k < 200 && i < n; k += 2, i++) {
@@ -626,8 +756,8 @@ static void run_queued(const char *dir, uint64_t n)
                                        .name = {"site/device/state", 17},
                                        .data = {payload, PAYLOAD}};
             ops[k + 1] = (struct store_op){.kind = ST_ENTRY_PUT,
-                                           .session = 1 + i % SESSIONS,
-                                           .seq = 1 + i / SESSIONS,
+                                           .session = 1 + i % nsessions,
+                                           .seq = 1 + i / nsessions,
                                            .body = 1000000 + i,
                                            .flags = 1};
         }
@@ -667,6 +797,8 @@ int main(int argc, char **argv)
             flight = (unsigned)strtoul(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--load") == 0) {
             load = argv[i + 1];
+        } else if (strcmp(argv[i], "--sessions") == 0) {
+            nsessions = strtoull(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--start") == 0) {
             start = strtoull(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--queued") == 0) {
@@ -674,6 +806,7 @@ int main(int argc, char **argv)
         }
     }
     memset(payload, 'x', sizeof(payload));
+    MICRO_NEED(nsessions >= THREADS);
     MICRO_NEED(!made || mkdtemp(dir) != NULL);
     if (start > 0) {
         run_start(dir, start);
