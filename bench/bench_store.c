@@ -563,9 +563,10 @@ static void *serve(void *arg)
 
 static void run_served(const struct repeat *r, unsigned ms)
 {
-    /* Some are always under way, as with the store. */
+    /* Some are always under way, as with the store; at least one, or it would not wait. */
+    const uint64_t enough = r->messages * 98 / (r->commits * 100);
     struct served s = {.value = (size_t)(r->bytes / (double)r->messages),
-                       .enough = r->messages * 98 / (r->commits * 100)};
+                       .enough = enough > 0 ? enough : 1};
     const struct thread like = {.served = &s, .load = KEPT, .flight = r->flight};
     struct outcome o;
     double cpu;

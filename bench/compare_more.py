@@ -158,8 +158,8 @@ def at_half(o, qos, load, most):
 
     m = rounds(o, lambda: {who: p99(who) for who in ("mosquitto", "noctule", "floor")}, ROUNDS_OF_LATENCY)
     failed = None in m.values()
-    return finding("latency", "50 pairs, QoS %d, open loop at half of mosquitto's maximum rate: p99 in us, medians of %d rounds"
-                   % (qos, max(o.rounds, ROUNDS_OF_LATENCY)),
+    return finding("latency", "50 pairs, QoS %d, open loop at half of mosquitto's maximum rate: p99 in us, medians of "
+                   "%d rounds" % (qos, max(o.rounds, ROUNDS_OF_LATENCY)),
                    figures_of(rate=most / 2, mosquitto=m["mosquitto"], noctule=m["noctule"],
                               relay_without_logic=m["floor"]), "not above mosquitto's",
                    None if failed else m["noctule"] <= m["mosquitto"])
