@@ -338,8 +338,10 @@ static void thread_init(struct thread *t, unsigned i, _Atomic bool *stop)
     }
 }
 
-/* What the threads did together. */
-struct outcome {
+/* The threads, and what they did together. Whoever answers may still look at a thread that has
+ * ended, so it outlives the store. */
+struct team {
+    struct thread t[THREADS];
     uint64_t acked;
     double wall_ns;
     double submit_ns; /* CPU of the submitting threads */
@@ -347,37 +349,41 @@ struct outcome {
 };
 
 /* like: what all threads have alike. */
-static void run_threads(struct thread like, unsigned ms, struct outcome *o)
+static void team_run(struct team *o, struct thread like, unsigned ms)
 {
-    struct thread t[THREADS];
     pthread_t th[THREADS];
     _Atomic bool stop = false;
 
-    *o = (struct outcome){.wall_ns = micro_now_ns()};
+    *o = (struct team){.wall_ns = micro_now_ns()};
     for (unsigned i = 0; i < THREADS; i++) {
-        t[i] = like;
-        thread_init(&t[i], i, &stop);
-        MICRO_NEED(pthread_create(&th[i], NULL, submitter, &t[i]) == 0);
+        o->t[i] = like;
+        thread_init(&o->t[i], i, &stop);
+        MICRO_NEED(pthread_create(&th[i], NULL, submitter, &o->t[i]) == 0);
     }
     usleep(ms * 1000);
     atomic_store(&stop, true);
     for (unsigned i = 0; i < THREADS; i++) {
         pthread_join(th[i], NULL);
-        o->acked += t[i].acked;
-        o->submit_ns += t[i].cpu_ns;
+        o->acked += o->t[i].acked;
+        o->submit_ns += o->t[i].cpu_ns;
         for (unsigned b = 0; b < BUCKETS; b++) {
-            o->histogram[b] += t[i].histogram[b];
+            o->histogram[b] += o->t[i].histogram[b];
         }
     }
     o->wall_ns = micro_now_ns() - o->wall_ns;
-    for (unsigned i = 0; i < THREADS; i++) { /* not before: they answer each other's messages */
-        free(t[i].all);
-        free(t[i].seqs);
-        free(t[i].old);
+}
+
+/* Nobody answers any more. */
+static void team_free(struct team *o)
+{
+    for (unsigned i = 0; i < THREADS; i++) {
+        free(o->t[i].all);
+        free(o->t[i].seqs);
+        free(o->t[i].old);
     }
 }
 
-static double percentile(const struct outcome *o, double p)
+static double percentile(const struct team *o, double p)
 {
     uint64_t seen = 0;
 
@@ -391,7 +397,7 @@ static double percentile(const struct outcome *o, double p)
 }
 
 /* The part of a line that all workloads with threads have. */
-static void print_outcome(const char *name, unsigned flight, const struct outcome *o, double cpu_ns)
+static void print_outcome(const char *name, unsigned flight, const struct team *o, double cpu_ns)
 {
     const double n = (double)o->acked;
 
@@ -568,7 +574,7 @@ static void run_served(const struct repeat *r, unsigned ms)
     struct served s = {.value = (size_t)(r->bytes / (double)r->messages),
                        .enough = enough > 0 ? enough : 1};
     const struct thread like = {.served = &s, .load = KEPT, .flight = r->flight};
-    struct outcome o;
+    struct team o;
     double cpu;
 
     start_anew(&s.bare, r->dir);
@@ -576,7 +582,7 @@ static void run_served(const struct repeat *r, unsigned ms)
     pthread_cond_init(&s.cond, NULL);
     cpu = process_cpu_ns();
     MICRO_NEED(pthread_create(&s.thread, NULL, serve, &s) == 0);
-    run_threads(like, ms, &o);
+    team_run(&o, like, ms);
     pthread_mutex_lock(&s.lock);
     s.stop = true;
     pthread_cond_signal(&s.cond);
@@ -588,6 +594,7 @@ static void run_served(const struct repeat *r, unsigned ms)
     printf("\"per_commit\": %.1f, \"bytes_each\": %zu}\n", (double)o.acked / (double)s.commits,
            s.value);
     fflush(stdout);
+    team_free(&o);
 }
 
 /* ---- one cell ---- */
@@ -597,7 +604,7 @@ static void run_cell(const char *dir, enum workload load, unsigned flight, unsig
     struct store_stats before;
     struct store_stats after;
     struct repeat r = {.dir = dir, .flight = flight};
-    struct outcome o;
+    struct team o;
     struct store *s;
     double cpu;
 
@@ -606,7 +613,7 @@ static void run_cell(const char *dir, enum workload load, unsigned flight, unsig
     make_sessions(s, nsessions);
     store_stats(s, &before);
     cpu = process_cpu_ns();
-    run_threads((struct thread){.store = s, .load = load, .flight = flight}, ms, &o);
+    team_run(&o, (struct thread){.store = s, .load = load, .flight = flight}, ms);
     store_stats(s, &after);
     store_close(&s); /* folds the rest: that is part of the price */
     cpu = process_cpu_ns() - cpu;
@@ -618,6 +625,7 @@ static void run_cell(const char *dir, enum workload load, unsigned flight, unsig
            (double)o.acked / (double)r.commits, (unsigned long long)(after.folds - before.folds),
            (unsigned long long)after.annihilated, r.bytes / (double)o.acked);
     fflush(stdout);
+    team_free(&o);
     if (load == KEPT) {
         run_served(&r, ms);
         for (size_t i = 0; i < sizeof(bare_loads) / sizeof(bare_loads[0]); i++) {

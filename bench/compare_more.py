@@ -204,13 +204,14 @@ def grown(o, what, loads, times=1):
 def flat_finding(what, m):
     """Where the relay without logic was measured too, its growth is the sockets' own: no broker can be below it."""
     by = ratio(m["many"], m["few"])
-    relay = ratio(m.get("many (relay without logic)"), m.get("few (relay without logic)"))
     figures = {**figures_of(**m), **figures_of(ratio=by)}
-    if "few (relay without logic)" not in m:
-        return finding("flat", what + ": us of CPU per message", figures, "at most 1.5x", at_most(by, 1.5))
-    good = None if by is None or relay is None else by <= max(1.5, relay)
-    return finding("flat", what + ": us of CPU per message", {**figures, **figures_of(ratio_of_the_relay=relay)},
-                   "at most 1.5x, or as the relay", good)
+    target, bound = "at most 1.5x", 1.5
+    if "few (relay without logic)" in m:
+        relay = ratio(m["many (relay without logic)"], m["few (relay without logic)"])
+        figures.update(figures_of(ratio_of_the_relay=relay))
+        target, bound = target + ", or as the relay", None if relay is None else max(bound, relay)
+    return finding("flat", what + ": us of CPU per message", figures, target,
+                   None if bound is None else at_most(by, bound))
 
 
 # ---- beside a crowd ----
