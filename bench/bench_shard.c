@@ -82,7 +82,7 @@ static bool has_work(const struct shard *sh)
 {
     struct pollfd fd = {.fd = sh->loop.epoll_fd, .events = POLLIN};
 
-    return sh->work_left || sh->inbox != NULL || mailbox_depth(&sh->mailbox) > 0 ||
+    return sh->work_left || sh->post.inbox != NULL || post_depth(&sh->post) > 0 ||
            poll(&fd, 1, 0) > 0;
 }
 

@@ -15,7 +15,8 @@ declare -A may=(
     [server/codec]='server/(base|codec)/'
     [server/net]='server/(base|codec|net)/|server/config\.h$'
     [server/auth]='server/(base|codec|auth)/|server/config\.h$'
-    [server/shard]='server/(base|codec|net|auth|shard)/|(routing|storage)/|server/config\.h$'
+    [server/post]='server/(base|post)/|routing/mailbox\.h$'
+    [server/shard]='server/(base|codec|net|auth|post|shard)/|(routing|storage)/|server/config\.h$'
     [server]='server/|routing/|storage/|noctule_version\.h$'
 )
 
@@ -79,9 +80,9 @@ check_tree() # root
 plant() # file line: one breach in an otherwise clean tree
 {
     rm -rf "${scratch:?}/tree"
-    mkdir -p "$scratch"/tree/{routing,storage,server/{base,codec,net,auth,shard}}
-    touch "$scratch"/tree/{routing/tree.h,storage/store.h,server/config.h,server/config_parser.h}
-    touch "$scratch"/tree/server/{base/span.h,codec/frame.h,net/conn.h,auth/acl.h,shard/shard.h}
+    mkdir -p "$scratch"/tree/{routing,storage,server/{base,codec,net,auth,post,shard}}
+    touch "$scratch"/tree/{routing/tree.h,routing/mailbox.h,storage/store.h,server/config.h,server/config_parser.h}
+    touch "$scratch"/tree/server/{base/span.h,post/post.h,codec/frame.h,net/conn.h,auth/acl.h,shard/shard.h}
     echo "$2" > "$scratch/tree/$1"
 }
 
@@ -118,6 +119,9 @@ self_test()
     must_fail server/net/a.c '#include "routing/tree.h"'
     must_fail server/net/a.c '#include "server/shard/shard.h"'
     must_fail server/auth/a.c '#include "server/shard/shard.h"'
+    must_fail server/post/a.c '#include "routing/tree.h"'
+    must_fail server/post/a.c '#include "server/shard/shard.h"'
+    must_fail server/net/a.c '#include "server/post/post.h"'
     must_fail server/shard/a.c '#include "server/config_parser.h"'
     must_fail server/shard/a.c '#include <lmdb.h>'
     must_fail server/shard/a.c '#include "../net/conn.h"'
@@ -126,6 +130,7 @@ self_test()
     must_pass routing/a.c '#include "routing/tree.h"'
     must_pass storage/a.c '#include <lmdb.h>'
     must_pass server/net/a.c '#include "server/config.h"'
+    must_pass server/post/a.c '#include "routing/mailbox.h"'
     must_pass server/shard/a.c '#include "routing/tree.h"'
     must_pass server/a.c '#include "server/shard/shard.h"'
     echo "the planted breaches are found"

@@ -587,7 +587,7 @@ void deliver_part(struct shard *sh, struct ticket_part *p)
     delivery_unref(&d);
 }
 
-void deliver_mail(struct shard *sh, struct shard_mail *m)
+void deliver_mail(struct shard *sh, struct post_item *m)
 {
     struct delivery *d = (struct delivery *)m;
 
@@ -613,7 +613,7 @@ static uint32_t stride(const struct message *m)
     return ((uint32_t)message_size(m) + 7u) & ~7u;
 }
 
-void run_mail(struct shard *sh, struct shard_mail *mail)
+void run_mail(struct shard *sh, struct post_item *mail)
 {
     struct run *r = (struct run *)mail;
 
@@ -623,17 +623,14 @@ void run_mail(struct shard *sh, struct shard_mail *mail)
                              .target = r->target};
 
         if (sh->budget <= 0) { /* goes on next turn, before what came behind it */
-            mail->mail.next = sh->inbox;
-            sh->inbox = &mail->mail;
+            post_put_back(&sh->post, mail);
             return;
         }
         r->at += stride(d.msg);
         deliver_now(sh, &d);
         delivery_unref(&d);
     }
-    if (r->n > 1) {
-        atomic_fetch_sub_explicit(&sh->extra, r->n - 1, memory_order_relaxed);
-    }
+    post_count_done(&sh->post, r->n - 1);
     match_unref(r->match);
     free(r);
 }
@@ -657,9 +654,9 @@ bool run_takes(const struct message *m)
     return message_size(m) <= LENT_MAX;
 }
 
-static void run_add(struct outbox *box, const struct message *m)
+static void run_add(struct onward *on, const struct message *m)
 {
-    struct run *r = box->run;
+    struct run *r = on->run;
     const uint32_t n = stride(m);
     uint8_t *at = r->data + r->used;
 
@@ -670,15 +667,15 @@ static void run_add(struct outbox *box, const struct message *m)
     (void)message_lend_copy(at, m);
     r->used += n;
     r->n++;
-    box->bytes += n;
+    on->bytes += n;
 }
 
 /* Of the first run of a match: room for as many bytes as the match before it needed; for less each
  * time where that is less. */
-static uint32_t first_size(struct outbox *box)
+static uint32_t first_size(struct onward *on)
 {
-    uint32_t size = box->size < RUN_FIRST ? RUN_FIRST : box->size;
-    const uint32_t need = box->bytes + (uint32_t)sizeof(struct run);
+    uint32_t size = on->size < RUN_FIRST ? RUN_FIRST : on->size;
+    const uint32_t need = on->bytes + (uint32_t)sizeof(struct run);
 
     if (size > RUN_FIRST && need <= size / 2) {
         size /= 2;
@@ -686,8 +683,8 @@ static uint32_t first_size(struct outbox *box)
     while (size < RUN_MAX && need > size) {
         size *= 2;
     }
-    box->size = size;
-    box->bytes = 0;
+    on->size = size;
+    on->bytes = 0;
     return size;
 }
 
@@ -699,28 +696,29 @@ static bool run_begin(struct shard *sh, struct shard *to, struct match *match, u
     if (r == NULL) {
         return false;
     }
-    shard_push(sh, to, &r->mail);
-    sh->outboxes[to->index].run = r;
+    post_send(&sh->post, &to->post, &r->mail);
+    sh->onward[to->index].run = r;
+    post_grow(&sh->post, &to->post, r);
     return true;
 }
 
 bool run_send(struct shard *sh, struct shard *to, const struct message *m, struct match *match,
               uint32_t target)
 {
-    struct outbox *box = &sh->outboxes[to->index];
-    struct run *r = box->run;
+    struct onward *on = &sh->onward[to->index];
+    struct run *r = post_growing(&sh->post, &to->post) == on->run ? on->run : NULL;
     uint32_t size;
 
     if (r != NULL && r->match == match && r->target == target) {
         if (r->cap - r->used >= stride(m)) {
-            box->extra++;
-            run_add(box, m);
+            post_count_more(&sh->post, &to->post);
+            run_add(on, m);
             return true;
         }
         size = (r->cap + (uint32_t)sizeof(*r)) * 2;
         size = size > RUN_MAX ? RUN_MAX : size;
     } else {
-        size = first_size(box);
+        size = first_size(on);
     }
     while (size - sizeof(*r) < stride(m)) {
         size *= 2;
@@ -728,7 +726,7 @@ bool run_send(struct shard *sh, struct shard *to, const struct message *m, struc
     if (!run_begin(sh, to, match, target, size)) {
         return false;
     }
-    run_add(box, m);
+    run_add(on, m);
     return true;
 }
 

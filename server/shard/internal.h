@@ -12,7 +12,6 @@
 #ifndef NOCTULE_SHARD_INTERNAL_H
 #define NOCTULE_SHARD_INTERNAL_H
 
-#include "routing/mailbox.h"
 #include "routing/match_cache.h"
 #include "routing/message.h"
 #include "routing/shares.h"
@@ -23,6 +22,7 @@
 #include "server/codec/publish.h"
 #include "server/codec/subscribe.h"
 #include "server/net/loop.h"
+#include "server/post/post.h"
 #include "server/shard/lodge.h"
 #include "server/shard/shard.h"
 
@@ -76,13 +76,6 @@ struct replay;
 struct replay_set;
 struct sub_progress;
 
-/* ---- mail between shards ---- */
-
-struct shard_mail {
-    struct mail mail;
-    void (*fn)(struct shard *sh, struct shard_mail *m); /* runs on the receiver's thread, owns m */
-};
-
 /* ---- which thread runs a shard, see lodge.h ---- */
 
 enum lodge_place { LODGE_HOME, LODGE_ASKED, LODGE_AWAY };
@@ -99,8 +92,8 @@ struct lodge {
     pthread_mutex_t lock;
     pthread_cond_t moved; /* `place` or `stop` of the shard did */
     enum lodge_place place;
-    struct shard_mail ask; /* to the host */
-    bool asking;           /* under lock: the mail has not been read yet */
+    struct post_item ask; /* to the host */
+    bool asking;          /* under lock: the mail has not been read yet */
 };
 
 /* ---- answers in their order ---- */
@@ -359,7 +352,7 @@ struct link {
 
 /* One message for the subscribers of one shard; a mailbox item, and a job when it is paused. */
 struct delivery {
-    struct shard_mail mail;
+    struct post_item mail;
     struct delivery *job_next;
     struct message *msg;         /* see `owns`; else borrowed */
     struct match *match;         /* a reference, or lent */
@@ -381,7 +374,7 @@ struct delivery {
  * are added.
  */
 struct run {
-    struct shard_mail mail;
+    struct post_item mail;
     struct match *match; /* a reference */
     uint32_t target;     /* in match->targets */
     uint32_t n;          /* messages */
@@ -411,15 +404,12 @@ struct part_list {
     uint32_t n;
 };
 
-struct outbox {
-    struct mail *first, *last;
-    size_t n;
-    struct run *run;        /* the last one, if it is a run; NULL: it is not */
-    size_t extra;           /* messages in runs and lists of parts, beyond the n items */
+/* To one shard: what stands for many messages, and its sender may still add to (post_growing()). */
+struct onward {
+    struct run *run;        /* the last one; may be gone when post_growing() is something else */
     uint32_t size;          /* of the first run of the last match, and */
     uint32_t bytes;         /* what all of its messages took */
-    bool has_parts;         /* the last one is a list of parts: */
-    struct part_list parts; /* this one */
+    struct part_list parts; /* likewise */
 };
 
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
@@ -442,13 +432,9 @@ struct shard {
     struct lodge lodge;
     int64_t now_ms;
     struct loop loop;
-    struct mailbox mailbox;
-    _Alignas(64) _Atomic size_t
-        extra; /* messages in runs and lists of parts sent here beyond the mailbox's items and
-                  not delivered yet; relaxed: a bound for back-pressure */
-    _Alignas(64) struct mail *inbox; /* taken from the mailbox, not handled yet */
-    struct outbox *outboxes;         /* one per shard: mail of this turn */
-    uint32_t self_pending;           /* deliveries in our own mailbox */
+    struct post post;
+    struct onward *onward; /* one for each shard */
+    uint32_t self_pending; /* deliveries in our own mailbox */
     struct timer_wheel wheel;
     struct subscribers *subs;
     struct match_cache *cache;
@@ -529,9 +515,6 @@ static inline uint64_t shard_body_id(struct shard *sh)
 }
 
 /* shard.c */
-void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m);
-void shard_push_now(struct shard *to, struct shard_mail *m); /* from any thread */
-void shard_flush_outbox(struct shard *sh, struct shard *to);
 static inline void shard_count(struct shard *sh, enum metric which, int64_t n)
 {
     metric_add(&sh->metrics, which, n);
@@ -684,8 +667,8 @@ enum encode_rc encode_publish(struct shard *sh, struct link *l, const struct enc
 /* d is on the stack: the match is lent, and what is left of its references to the message is the
  * caller's. */
 void deliver_now(struct shard *sh, struct delivery *d);
-void deliver_mail(struct shard *sh, struct shard_mail *m);
-void run_mail(struct shard *sh, struct shard_mail *m);
+void deliver_mail(struct shard *sh, struct post_item *m);
+void run_mail(struct shard *sh, struct post_item *m);
 bool deliver_jobs(struct shard *sh);               /* true: more to do */
 bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,

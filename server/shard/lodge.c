@@ -42,7 +42,7 @@ void lodge_fini(struct shard *sh)
 /* ---- the host ---- */
 
 /* On the host's thread. Its guest may have gone home meanwhile: it had to stop. */
-static void let_in(struct shard *host, struct shard_mail *m)
+static void let_in(struct shard *host, struct post_item *m)
 {
     struct shard *sh = (struct shard *)((char *)m - offsetof(struct shard, lodge.ask));
     struct lodge *lg = &sh->lodge;
@@ -162,7 +162,7 @@ static void lodge(struct shard *sh)
     }
     rcu_offline();
     lg->ask.fn = let_in;
-    shard_push_now(host, &lg->ask);
+    post_deliver(&host->post, &lg->ask);
     stay_away(sh);
     rcu_online();
     lodge_gauge_sent_home(&lg->gauge, lg->was_full);

@@ -38,7 +38,7 @@ struct replay {
 
 /* Messages of the index, stubs among them, on their way to one client. */
 struct batch {
-    struct shard_mail mail;
+    struct post_item mail;
     struct store_fetch fetch;
     struct shard *shard;
     struct replay_set *set; /* NULL: the session has ended meanwhile */
@@ -201,7 +201,7 @@ static bool has_room(const struct shard *sh, const struct client *c)
 
 /* ---- bodies from the store ---- */
 
-static void batch_arrived(struct shard *sh, struct shard_mail *m)
+static void batch_arrived(struct shard *sh, struct post_item *m)
 {
     struct batch *b = (struct batch *)m;
 
@@ -227,7 +227,7 @@ static void batch_done(struct store_fetch *f)
     struct batch *b = (struct batch *)((char *)f - offsetof(struct batch, fetch));
 
     b->mail.fn = batch_arrived;
-    shard_push_now(b->shard, &b->mail);
+    post_deliver(&b->shard->post, &b->mail);
 }
 
 /* Asks for the bodies of the next stubs; without stubs all is ready. */

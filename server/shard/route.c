@@ -218,7 +218,7 @@ static void send_to(struct shard *sh, struct route *r, struct match *match, uint
         d->own = true;
         sh->self_pending++;
     }
-    shard_push(sh, to, &d->mail);
+    post_send(&sh->post, &to->post, &d->mail);
 }
 
 /* One member of each group [MQTT-4.8.2-3 ff.]. */
@@ -404,7 +404,7 @@ out:
         /* What was pushed so far is on its way in this order; the rest of the outboxes may follow
          * later. */
         for (unsigned i = 0; ok && i < sh->b->nshards; i++) {
-            shard_flush_outbox(sh, sh->b->shards[i]);
+            post_flush(&sh->post, &sh->b->shards[i]->post);
         }
         retained_unlock(stripe);
     }

@@ -24,48 +24,10 @@
 
 /* ---- mail ---- */
 
-void shard_push_now(struct shard *to, struct shard_mail *m)
-{
-    mailbox_push(&to->mailbox, &m->mail);
-}
-
-void shard_push(struct shard *sh, struct shard *to, struct shard_mail *m)
-{
-    struct outbox *box = &sh->outboxes[to->index];
-
-    m->mail.next = NULL;
-    box->run = NULL;
-    box->has_parts = false;
-    if (box->first == NULL) {
-        box->first = &m->mail;
-    } else {
-        box->last->next = &m->mail;
-    }
-    box->last = &m->mail;
-    box->n++;
-}
-
-void shard_flush_outbox(struct shard *sh, struct shard *to)
-{
-    struct outbox *box = &sh->outboxes[to->index];
-
-    if (box->first != NULL) {
-        if (box->extra > 0) {
-            atomic_fetch_add_explicit(&to->extra, box->extra, memory_order_relaxed);
-        }
-        mailbox_push_chain(&to->mailbox, box->first, box->last, box->n);
-        box->first = NULL;
-        box->n = 0;
-        box->extra = 0;
-        box->run = NULL;
-        box->has_parts = false;
-    }
-}
-
-static void flush_outboxes(struct shard *sh)
+static void flush_bundles(struct shard *sh)
 {
     for (unsigned i = 0; i < sh->b->nshards; i++) {
-        shard_flush_outbox(sh, sh->b->shards[i]);
+        post_flush(&sh->post, &sh->b->shards[i]->post);
     }
 }
 
@@ -75,37 +37,34 @@ static bool read_mail(struct shard *sh)
     bool looks_ahead = ahead_of_mail_is_worthwhile(sh);
     struct ahead_mail ahead = {0};
     int left = MAIL_PER_TURN;
-    size_t n;
 
     while (left > 0 && sh->budget > 0) {
-        struct shard_mail *m;
+        struct post_item *item;
 
-        if (sh->inbox == NULL) {
-            sh->inbox = mailbox_take(&sh->mailbox, &n);
-            if (sh->inbox == NULL) {
+        if (sh->post.inbox == NULL) {
+            if (!post_fetch(&sh->post)) {
                 return false;
             }
             sh->lodge.turns++;
         }
         if (looks_ahead && ahead.last == NULL) {
-            ahead_mail_begin(sh, &ahead, sh->inbox);
+            ahead_mail_begin(sh, &ahead, sh->post.inbox);
         } else if (looks_ahead) {
             ahead_mail_step(sh, &ahead);
         }
-        m = (struct shard_mail *)sh->inbox;
-        sh->inbox = sh->inbox->next;
+        item = post_take(&sh->post);
         left--;
-        m->fn(sh, m);
+        item->fn(sh, item);
     }
     return true;
 }
 
 struct connect_mail {
-    struct shard_mail mail;
+    struct post_item mail;
     struct handover *h;
 };
 
-static void connect_mail(struct shard *sh, struct shard_mail *m)
+static void connect_mail(struct shard *sh, struct post_item *m)
 {
     struct handover *h = ((struct connect_mail *)m)->h;
 
@@ -124,15 +83,15 @@ void shard_give(struct shard *sh, struct handover *h)
     }
     m->mail.fn = connect_mail;
     m->h = h;
-    shard_push_now(sh, &m->mail);
+    post_deliver(&sh->post, &m->mail);
 }
 
 struct publish_mail {
-    struct shard_mail mail;
+    struct post_item mail;
     struct message *msg;
 };
 
-static void publish_mail(struct shard *sh, struct shard_mail *m)
+static void publish_mail(struct shard *sh, struct post_item *m)
 {
     struct route r = {.msg = ((struct publish_mail *)m)->msg};
 
@@ -152,7 +111,7 @@ void shard_publish(struct shard *sh, struct message *msg)
     }
     m->mail.fn = publish_mail;
     m->msg = msg;
-    shard_push_now(sh, &m->mail);
+    post_deliver(&sh->post, &m->mail);
 }
 
 /* ---- connections ---- */
@@ -279,9 +238,7 @@ static bool has_backlog(const struct shard *sh)
 {
     for (unsigned i = 0; i < sh->b->nshards; i++) {
         const struct shard *to = sh->b->shards[i];
-        if (i != sh->index &&
-            mailbox_depth(&to->mailbox) + atomic_load_explicit(&to->extra, memory_order_relaxed) >
-                MAILBOX_HIGH) {
+        if (i != sh->index && post_depth(&to->post) > MAILBOX_HIGH) {
             return true;
         }
     }
@@ -376,7 +333,7 @@ static int wait_ms(struct shard *sh)
     int ms;
     int held;
 
-    if (sh->work_left || sh->inbox != NULL) {
+    if (sh->work_left || sh->post.inbox != NULL) {
         return 0;
     }
     if (sh->paused != NULL || sh->pressure_since_ms != 0) {
@@ -405,10 +362,10 @@ static int longest_wait_ms(struct shard *sh)
 /* Arms the mailboxes of all shards that this thread runs; false: one holds mail. */
 static bool prepare_sleep(struct shard *sh)
 {
-    bool sleep = mailbox_prepare_sleep(&sh->mailbox);
+    bool sleep = mailbox_prepare_sleep(&sh->post.mailbox);
 
     for (unsigned i = 0; i < sh->lodge.nguests && sleep; i++) {
-        sleep = mailbox_prepare_sleep(&sh->lodge.guests[i]->mailbox);
+        sleep = mailbox_prepare_sleep(&sh->lodge.guests[i]->post.mailbox);
     }
     return sleep;
 }
@@ -418,7 +375,7 @@ static bool prepare_sleep(struct shard *sh)
 static void guests_awake(struct shard *sh)
 {
     for (unsigned i = 0; i < sh->lodge.nguests; i++) {
-        mailbox_awake(&sh->lodge.guests[i]->mailbox, false);
+        mailbox_awake(&sh->lodge.guests[i]->post.mailbox, false);
     }
 }
 
@@ -442,7 +399,7 @@ static int wait_events(struct shard *sh)
         return n;
     }
     if (!prepare_sleep(sh)) {
-        mailbox_awake(&sh->mailbox, false);
+        mailbox_awake(&sh->post.mailbox, false);
         guests_awake(sh);
         rcu_quiescent();
         return look_for_events(sh);
@@ -490,7 +447,7 @@ static void take_turn(struct shard *sh, int n)
             own = true;
         }
     }
-    mailbox_awake(&sh->mailbox, mail);
+    mailbox_awake(&sh->post.mailbox, mail);
     sh->lodge.turns += own;
     sh->backlog = has_backlog(sh);
     if (sh->paused != NULL) {
@@ -510,13 +467,13 @@ static void take_turn(struct shard *sh, int n)
     relieve(sh);
     ticket_run_gone(sh);
     ticket_flush_chain(sh); /* the store begins while we write */
-    flush_outboxes(sh);
+    flush_bundles(sh);
     flush_dirty(sh);
     reap_doomed(sh); /* may publish wills */
     ticket_run_gone(sh);
     ticket_expire(sh);
     ticket_flush_lazy(sh);
-    flush_outboxes(sh);
+    flush_bundles(sh);
     flush_dirty(sh);
     left = client_bury(sh) || left;
     sh->work_left = left || sh->doomed != NULL || sh->ready != NULL || sh->jobs != NULL;
@@ -539,7 +496,7 @@ static void guest_turn(struct shard *guest)
 /* Time alone is a reason as well: what it paused waits for that, however busy its host is. */
 static bool has_turn(struct shard *guest)
 {
-    return guest->lodge.has_events || mailbox_depth(&guest->mailbox) > 0 ||
+    return guest->lodge.has_events || mailbox_depth(&guest->post.mailbox) > 0 ||
            guest->now_ms - guest->lodge.turn_ms >= TIMER_TICK_MS || wait_ms(guest) == 0;
 }
 
@@ -596,19 +553,19 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->spills = sh->cfg->persistence;
     sh->now_ms = clock_now_ms(b->clock);
     sh->loop.epoll_fd = -1;
-    sh->mailbox.event_fd = -1;
     sh->ready_last = &sh->ready;
     sh->jobs_last = &sh->jobs;
     sh->replays_last = &sh->replays;
     timer_wheel_init(&sh->wheel, sh->now_ms);
-    sh->outboxes = calloc(b->nshards, sizeof(*sh->outboxes));
+    sh->onward = calloc(b->nshards, sizeof(*sh->onward));
     sh->scratch = malloc(READ_SCRATCH + TOPIC_TEXT_MAX);
     sh->subs = subscribers_create(b->tree, index, rng_u64());
     sh->cache = match_cache_create(b->tree, MATCH_CACHE_SLOTS,
                                    (size_t)FILTERS_PER_SLOT * b->nshards, rng_u64());
-    if (sh->outboxes == NULL || sh->scratch == NULL || sh->subs == NULL || sh->cache == NULL ||
+    if (sh->onward == NULL || sh->scratch == NULL || sh->subs == NULL || sh->cache == NULL ||
         !clients_init(sh) || !lodge_init(sh) || !loop_init(&sh->loop) ||
-        !mailbox_init(&sh->mailbox) || !loop_add(&sh->loop, sh->mailbox.event_fd, LOOP_READ, sh)) {
+        !post_init(&sh->post, index, b->nshards) ||
+        !loop_add(&sh->loop, sh->post.mailbox.event_fd, LOOP_READ, sh)) {
         shard_destroy(sh);
         return NULL;
     }
@@ -635,7 +592,7 @@ bool shard_start(struct shard *sh)
     return true;
 }
 
-static void wake_up(struct shard *sh, struct shard_mail *m)
+static void wake_up(struct shard *sh, struct post_item *m)
 {
     (void)sh;
     free(m);
@@ -643,12 +600,12 @@ static void wake_up(struct shard *sh, struct shard_mail *m)
 
 void shard_ask_to_stop(struct shard *sh)
 {
-    struct shard_mail *m = malloc(sizeof(*m));
+    struct post_item *m = malloc(sizeof(*m));
 
     atomic_store_explicit(&sh->stop, true, memory_order_release);
     if (m != NULL) {
         m->fn = wake_up;
-        shard_push_now(sh, m);
+        post_deliver(&sh->post, m);
     }
     lodge_stop(sh);
 }
@@ -702,7 +659,7 @@ void shard_drain_mail(struct shard *sh)
     flush_dirty(sh); /* also lest each of 100,000 that end is looked for in a list of them */
     reap_doomed(sh);
     ticket_flush(sh);
-    flush_outboxes(sh);
+    flush_bundles(sh);
 }
 
 static void free_jobs(struct shard *sh)
@@ -737,14 +694,12 @@ void shard_destroy(struct shard *sh)
     if (sh->subs != NULL) {
         subscribers_destroy(sh->subs);
     }
-    if (sh->mailbox.event_fd >= 0) {
-        mailbox_fini(&sh->mailbox);
-    }
+    post_fini(&sh->post);
     loop_fini(&sh->loop);
     lodge_fini(sh);
     outq_free_spare(sh);
     ticket_free_spare(sh);
-    free(sh->outboxes);
+    free(sh->onward);
     free(sh->copies);
     free(sh->ids);
     free(sh->scratch);

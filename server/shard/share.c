@@ -24,7 +24,7 @@
 #include "routing/topic.h"
 
 struct share_delivery {
-    struct shard_mail mail;
+    struct post_item mail;
     struct message *msg; /* a reference */
     uint64_t group;
     struct ticket_part *part;
@@ -32,7 +32,7 @@ struct share_delivery {
     bool tried[]; /* by shard */
 };
 
-static void share_mail(struct shard *sh, struct shard_mail *m);
+static void share_mail(struct shard *sh, struct post_item *m);
 
 static struct share_delivery *delivery_for(const struct shard *sh, struct message *m,
                                            uint64_t group, struct ticket_part *part)
@@ -67,7 +67,7 @@ static void send_to(struct shard *sh, struct share_delivery *d, unsigned shard)
     }
     d->own = to == sh;
     sh->self_pending += d->own;
-    shard_push(sh, to, &d->mail);
+    post_send(&sh->post, &to->post, &d->mail);
 }
 
 /* ---- picking a member ---- */
@@ -183,7 +183,7 @@ static void deliver(struct shard *sh, struct share_delivery *d)
     finish(d);
 }
 
-static void share_mail(struct shard *sh, struct shard_mail *m)
+static void share_mail(struct shard *sh, struct post_item *m)
 {
     struct share_delivery *d = (struct share_delivery *)m;
 
@@ -436,7 +436,7 @@ struct membership {
 
 /* A session that has ended, page by page. */
 struct leaving {
-    struct shard_mail mail;
+    struct post_item mail;
     struct store_page page;
     struct shard *shard;
     struct share_moves *moves;
@@ -445,7 +445,7 @@ struct leaving {
     struct membership of[];
 };
 
-static void leaving_page(struct shard *sh, struct shard_mail *m);
+static void leaving_page(struct shard *sh, struct post_item *m);
 
 /* On the store's thread. */
 static void leaving_done(struct store_page *p)
@@ -453,7 +453,7 @@ static void leaving_done(struct store_page *p)
     struct leaving *l = (struct leaving *)((char *)p - offsetof(struct leaving, page));
 
     l->mail.fn = leaving_page;
-    shard_push_now(l->shard, &l->mail);
+    post_deliver(&l->shard->post, &l->mail);
 }
 
 static bool leaving_ask(struct shard *sh, struct leaving *l, uint64_t from)
@@ -521,7 +521,7 @@ static void move_stored(struct shard *sh, const struct leaving *l, const struct 
     message_unref(m);
 }
 
-static void leaving_page(struct shard *sh, struct shard_mail *m)
+static void leaving_page(struct shard *sh, struct post_item *m)
 {
     struct leaving *l = (struct leaving *)m;
     const struct store_page *p = &l->page;

@@ -25,7 +25,7 @@
 #define PLENTY       65536u /* messages in memory from which on pages are smaller */
 
 struct page_mail {
-    struct shard_mail mail;
+    struct post_item mail;
     struct store_page page;
     struct shard *shard;
     struct client *client; /* NULL: the session has ended meanwhile */
@@ -125,7 +125,7 @@ void spill_detached(struct shard *sh, struct client *c)
 
 /* ---- reading back ---- */
 
-static void page_arrived(struct shard *sh, struct shard_mail *m);
+static void page_arrived(struct shard *sh, struct post_item *m);
 
 /* On the store's thread. */
 static void page_done(struct store_page *p)
@@ -133,7 +133,7 @@ static void page_done(struct store_page *p)
     struct page_mail *m = (struct page_mail *)((char *)p - offsetof(struct page_mail, page));
 
     m->mail.fn = page_arrived;
-    shard_push_now(m->shard, &m->mail);
+    post_deliver(&m->shard->post, &m->mail);
 }
 
 /* When thousands of sessions come back at once, each gets less at a time. */
@@ -311,7 +311,7 @@ static void take_page(struct shard *sh, struct client *c, const struct page_mail
     }
 }
 
-static void page_arrived(struct shard *sh, struct shard_mail *m)
+static void page_arrived(struct shard *sh, struct post_item *m)
 {
     struct page_mail *pm = (struct page_mail *)m;
     struct client *c = pm->client;

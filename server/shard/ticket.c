@@ -28,7 +28,7 @@ struct ticket_slots {
 };
 
 static void tickets_done(struct store_unit *list, enum store_rc rc);
-static void parts_answered(struct shard *sh, struct shard_mail *m);
+static void parts_answered(struct shard *sh, struct post_item *m);
 
 struct ticket_lates {
     uint32_t n, cap;
@@ -323,11 +323,10 @@ static void prefetch_ahead(const struct ticket_part *p, bool is_first)
 
 /* The list from p on goes on next turn, before what came behind it. */
 static void next_turn(struct shard *sh, struct ticket_part *p,
-                      void (*fn)(struct shard *sh, struct shard_mail *m))
+                      void (*fn)(struct shard *sh, struct post_item *m))
 {
     p->mail.fn = fn;
-    p->mail.mail.next = sh->inbox;
-    sh->inbox = &p->mail.mail;
+    post_put_back(&sh->post, &p->mail);
 }
 
 /* ---- the answer, on its way to the shards ---- */
@@ -359,7 +358,7 @@ static void answers_push(struct answers *a)
 {
     for (unsigned k = 0; k < a->nused; k++) {
         struct shard *sh = a->used[k];
-        mailbox_push(&sh->mailbox, &a->to[sh->index].first->mail.mail);
+        post_deliver(&sh->post, &a->to[sh->index].first->mail);
     }
 }
 
@@ -616,7 +615,7 @@ static void gone(struct shard *sh, struct ticket *t)
     ticket_unref(sh, t);
 }
 
-static void gone_mail(struct shard *sh, struct shard_mail *m)
+static void gone_mail(struct shard *sh, struct post_item *m)
 {
     gone(sh, ((struct ticket_part *)m)->ticket);
 }
@@ -637,7 +636,7 @@ static void vanish(struct shard *sh, struct ticket *t)
                                                     memory_order_acq_rel, memory_order_relaxed));
     if (t->part[0].shard != sh) {
         t->part[0].mail.fn = gone_mail;
-        shard_push(sh, t->part[0].shard, &t->part[0].mail);
+        post_send(&sh->post, &t->part[0].shard->post, &t->part[0].mail);
         return;
     }
     /* Not from within a packet or delivery: answered behind it, in this turn. */
@@ -662,7 +661,7 @@ void ticket_run_gone(struct shard *sh)
     }
 }
 
-static void hint_mail(struct shard *sh, struct shard_mail *m)
+static void hint_mail(struct shard *sh, struct post_item *m)
 {
     struct ticket *t = (struct ticket *)((char *)m - offsetof(struct ticket, hint));
 
@@ -691,7 +690,7 @@ static void held_finished(struct shard *sh, struct ticket *t, bool empty)
             atomic_fetch_add_explicit(&t->refs, 1,
                                       memory_order_relaxed); /* the mail publishes it */
             t->hint.fn = hint_mail;
-            shard_push(sh, t->part[0].shard, &t->hint);
+            post_send(&sh->post, &t->part[0].shard->post, &t->hint);
         }
     }
 }
@@ -775,10 +774,10 @@ void ticket_finish(struct ticket_part *p)
 
 /* ---- parts on their way to their shard ---- */
 
-static void parts_mail(struct shard *sh, struct shard_mail *m)
+static void parts_mail(struct shard *sh, struct post_item *m)
 {
     struct ticket_part *p = (struct ticket_part *)m;
-    uint32_t extra = 0;
+    uint32_t more = 0; /* that were counted beyond their item */
     bool is_first = true;
 
     while (p != NULL) {
@@ -793,32 +792,30 @@ static void parts_mail(struct shard *sh, struct shard_mail *m)
         if (next != NULL) {
             __builtin_prefetch(next->way.msg);
         }
-        extra += p->extra;
+        more += p->is_more;
         deliver_part(sh, p);
         p = next;
     }
-    if (extra > 0) {
-        atomic_fetch_sub_explicit(&sh->extra, extra, memory_order_relaxed);
-    }
+    post_count_done(&sh->post, more);
 }
 
 void ticket_send(struct shard *sh, struct ticket_part *p, struct message *m, uint64_t filter)
 {
-    struct outbox *box = &sh->outboxes[p->shard->index];
+    struct part_list *parts = &sh->onward[p->shard->index].parts;
 
     p->msg = m;
     p->way.msg = m;
     p->way.filter = filter;
-    if (box->has_parts) {
-        p->extra = true;
-        box->extra++;
-        part_list_add(&box->parts, p);
+    if (post_growing(&sh->post, &p->shard->post) == parts) {
+        p->is_more = true;
+        post_count_more(&sh->post, &p->shard->post);
+        part_list_add(parts, p);
         return;
     }
     p->mail.fn = parts_mail;
-    part_list_begin(&box->parts, p);
-    shard_push(sh, p->shard, &p->mail);
-    box->has_parts = true;
+    part_list_begin(parts, p);
+    post_send(&sh->post, &p->shard->post, &p->mail);
+    post_grow(&sh->post, &p->shard->post, parts);
 }
 
 /* ---- waiting messages ---- */
@@ -1112,7 +1109,7 @@ static void part_answered(struct shard *sh, struct ticket_part *p)
     ticket_unref(sh, t);
 }
 
-static void parts_answered(struct shard *sh, struct shard_mail *m)
+static void parts_answered(struct shard *sh, struct post_item *m)
 {
     struct ticket_part *p = (struct ticket_part *)m;
     bool is_first = true;

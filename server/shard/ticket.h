@@ -58,7 +58,7 @@ struct ticket_lates; /* more of them */
 /* Two lines of the processor's cache: parts go from core to core, twice for each message. */
 struct ticket_part {
     union {
-        struct shard_mail mail;    /* for a list of parts, in the first one of it */
+        struct post_item mail;     /* for a list of parts, in the first one of it */
         struct ticket_part *ahead; /* in the others: one that stands some places behind it */
     };
     struct ticket *ticket;
@@ -69,7 +69,7 @@ struct ticket_part {
     bool in_place;  /* ops */
     bool quiet;     /* nobody here waits for the answer */
     bool late_here; /* `late` is in use */
-    bool extra;     /* on its way in a list, not as the first: counted in the shard's `extra` */
+    bool is_more;   /* on its way in a list, not as the first: post_count_more() was told */
     /* The shard's own: messages of this part that are not reported durable yet. */
     struct out_wait *waiting;
     struct message *msg;      /* the first part's: a reference that operations point into; may be
@@ -114,10 +114,10 @@ struct ticket {
     /* What few tickets have: */
     struct ticket_slots *slots; /* more answers */
     struct ticket_copy *copies;
-    struct shard_mail hint; /* to the origin of a held ticket: it is urgent */
-    bool is_held;           /* in the shard's list */
-    uint32_t number;        /* counts the shard's held tickets */
-    int64_t held_ms;        /* since when */
+    struct post_item hint; /* to the origin of a held ticket: it is urgent */
+    bool is_held;          /* in the shard's list */
+    uint32_t number;       /* counts the shard's held tickets */
+    int64_t held_ms;       /* since when */
     struct ticket *held_next, *held_prev;
     struct ticket_part part[]; /* [0] is the origin's */
 };

@@ -168,16 +168,16 @@ static void test_parts_cross_together(void)
         }
         one_turn(b.f.shards[0]);
     }
-    CU_ASSERT(mailbox_depth(&to->mailbox) < MESSAGES / 10);
-    CU_ASSERT_EQUAL(mailbox_depth(&to->mailbox) + atomic_load(&to->extra), MESSAGES);
+    CU_ASSERT(mailbox_depth(&to->post.mailbox) < MESSAGES / 10);
+    CU_ASSERT_EQUAL(post_depth(&to->post), MESSAGES);
     one_turn(to);
     UNIT_NEED(c->out != NULL);
     CU_ASSERT_EQUAL(c->out->next_seq, TURN_JOBS + TURN_MAIL); /* in the middle of a list */
-    CU_ASSERT(to->inbox != NULL);
+    CU_ASSERT(to->post.inbox != NULL);
     while (c->out->next_seq < MESSAGES) {
         one_turn(to);
     }
-    CU_ASSERT_EQUAL(atomic_load(&to->extra), 0);
+    CU_ASSERT_EQUAL(atomic_load(&to->post.more), 0);
     settle(&b, MESSAGES);
     CU_ASSERT_EQUAL(c->out->disk.count, MESSAGES);
     check_queue(&b, c, MESSAGES);
@@ -203,7 +203,7 @@ static void test_part_of_many_sessions(void)
         one_turn(b.f.shards[0]);
     }
     one_turn(b.f.shards[1]);
-    CU_ASSERT(b.f.shards[1]->jobs != NULL && b.f.shards[1]->inbox != NULL);
+    CU_ASSERT(b.f.shards[1]->jobs != NULL && b.f.shards[1]->post.inbox != NULL);
     one_turn(b.f.shards[1]); /* the last one comes while the one before it is under way */
     CU_ASSERT(b.f.shards[1]->jobs != NULL && b.f.shards[1]->jobs->job_next != NULL);
     settle(&b, 3);
@@ -237,7 +237,7 @@ static void test_answers_come_together(void)
         }
     }
     l.first->mail.fn = parts_answered;
-    mailbox_push(&sh->mailbox, &l.first->mail.mail);
+    post_deliver(&sh->post, &l.first->mail);
     one_turn(sh);
     CU_ASSERT_EQUAL(atomic_load(&tickets[TURN_ANSWERS - 1]->refs), 1);
     CU_ASSERT_EQUAL(atomic_load(&tickets[TURN_ANSWERS]->refs), 2);
