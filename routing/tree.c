@@ -663,7 +663,7 @@ struct search {
     struct step *stack;
     struct hit *hits;
     void *big; /* labels and stack where the topic has many levels */
-    size_t nlabels, nhits, hits_cap, depth;
+    size_t nlabels, nhits, hits_cap, depth, stack_cap;
     uint32_t together;
     bool is_dollar; /* filters that begin with a wildcard do not match [MQTT-4.7.2-1] */
     struct label label_room[STACK_LEVELS];
@@ -695,6 +695,7 @@ static bool search_init(struct search *s, const struct tree *t, const char *topi
     s->hits_cap = STACK_HITS;
     s->nlabels = levels;
     s->depth = 0;
+    s->stack_cap = sizeof(s->stack_room) / sizeof(s->stack_room[0]);
     s->together = TOGETHER;
     s->is_dollar = n > 0 && topic[0] == '$';
     if (levels > STACK_LEVELS) {
@@ -705,6 +706,7 @@ static bool search_init(struct search *s, const struct tree *t, const char *topi
         }
         s->labels = s->big;
         s->stack = (struct step *)(void *)(s->labels + levels);
+        s->stack_cap = levels + 2;
     }
     for (size_t i = 0; i < levels; i++) {
         s->labels[i] = next_label(t->seed, &p, topic + n);
@@ -791,6 +793,7 @@ static void visit_begin(const struct search *s, struct visit *v, struct step at,
 static void push(struct search *s, const struct tree_node *node, uint32_t level)
 {
     if (node != NULL) {
+        assert(s->depth < s->stack_cap && level <= s->nlabels);
         s->stack[s->depth++] = (struct step){node, level};
     }
 }

@@ -79,6 +79,7 @@ static uint8_t first_byte(enum mqtt_type type)
 size_t ack_encode(uint8_t *p, enum mqtt_type type, enum mqtt_version v, uint16_t packet_id,
                   enum mqtt_reason reason)
 {
+    assert(type >= MQTT_PUBACK && type <= MQTT_PUBCOMP && packet_id != 0); /* [MQTT-2.2.1-3] */
     p[0] = first_byte(type);
     p[1] = 2;
     put_u16(p + 2, packet_id);

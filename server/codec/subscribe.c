@@ -144,6 +144,7 @@ static uint8_t *put_head(uint8_t *p, size_t cap, uint8_t first, enum mqtt_versio
     if (packet_size(remaining) > cap) {
         return NULL;
     }
+    assert(packet_id != 0); /* [MQTT-2.2.1-3] */
     p += frame_put_header(p, first, (uint32_t)remaining);
     p = put_u16(p, packet_id);
     return v == MQTT_5 ? put_props(p, props) : p;
