@@ -329,10 +329,7 @@ static void hand_over(struct acceptor *a, struct pending *p, const struct connec
     /* Out of this epoll first: the shard's must be the only one that reports it. */
     loop_del(&a->loop, p->conn.fd);
     h->conn = p->conn;
-    free(h->conn.tail);
-    h->conn.tail = NULL;
-    h->conn.tail_n = 0;
-    h->conn.tail_cap = 0;
+    conn_drop_tail(&h->conn);
     p->conn = (struct conn){.fd = -1};
     /* relaxed: only the order of the values counts; the mailbox orders everything else. */
     h->stamp = atomic_fetch_add_explicit(a->env.stamp, 1, memory_order_relaxed) + 1;
@@ -415,9 +412,21 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
     return false;
 }
 
+/* Once for each event: who sends without end must not keep the others waiting. */
+static void linger(struct acceptor *a, struct pending *p)
+{
+    size_t got;
+    enum conn_rc rc = conn_discard(&p->conn, a->scratch, SCRATCH, &got);
+
+    metric_add(a->env.metrics, METRIC_BYTES_RECEIVED, (int64_t)got);
+    if (rc == CONN_EOF || rc == CONN_ERROR) {
+        pending_free(a, p);
+    }
+}
+
 static void pending_ready(struct acceptor *a, struct pending *p)
 {
-    for (;;) {
+    while (!p->lingering) {
         struct span in;
         size_t got;
         bool drained;
@@ -431,16 +440,11 @@ static void pending_ready(struct acceptor *a, struct pending *p)
             pending_free(a, p);
             return;
         }
-        if (p->lingering) {
-            if (!conn_keep(&p->conn, SPAN_NULL, 0) || drained) {
-                return;
-            }
-            continue;
-        }
         if (!parse(a, p, in) || drained) {
             return;
         }
     }
+    linger(a, p);
 }
 
 /* ---- accepting ---- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/net/conn.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -25,6 +26,14 @@ static void chunk_free(struct out_chunk *ch)
     free(ch);
 }
 
+void conn_drop_tail(struct conn *c)
+{
+    free(c->tail);
+    c->tail = NULL;
+    c->tail_n = 0;
+    c->tail_cap = 0;
+}
+
 void conn_fini(struct conn *c)
 {
     while (c->out_first != NULL) {
@@ -34,10 +43,7 @@ void conn_fini(struct conn *c)
     }
     c->out_last = NULL;
     c->out_n = 0;
-    free(c->tail);
-    c->tail = NULL;
-    c->tail_n = 0;
-    c->tail_cap = 0;
+    conn_drop_tail(c);
     if (c->fd >= 0) {
         c->tr->fini(c);
         close(c->fd);
@@ -70,11 +76,17 @@ enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span
     enum conn_rc rc;
 
     *got = 0;
+    assert(c->tail_n <= c->tail_cap);
     if (c->tail_cap > c->tail_n) { /* a large packet gathers in the connection itself */
         at = c->tail;
         room = c->tail_cap - c->tail_n;
     } else {
-        /* The tail is short of the scratch buffer by conn_keep()'s choice. */
+        /* The tail is short of the scratch buffer by conn_keep()'s choice; who reads on without
+         * conn_keep() would fill it. Checked in every build: what follows writes there. */
+        if (c->tail_n >= cap) {
+            *drained = false;
+            return CONN_NOMEM;
+        }
         if (c->tail_n > 0) {
             memcpy(scratch, c->tail, c->tail_n);
         }
@@ -88,6 +100,7 @@ enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span
     if (rc != CONN_OK) {
         return rc;
     }
+    assert(*got <= room);
     *in = span_of(at, c->tail_n + *got);
     if (at == c->tail) {
         c->tail_n += (uint32_t)*got;
@@ -100,12 +113,11 @@ struct span conn_kept(const struct conn *c)
     return span_of(c->tail, c->tail_n);
 }
 
-static void drop_tail(struct conn *c)
+enum conn_rc conn_discard(struct conn *c, uint8_t *scratch, size_t cap, size_t *got)
 {
-    free(c->tail);
-    c->tail = NULL;
-    c->tail_n = 0;
-    c->tail_cap = 0;
+    *got = 0;
+    conn_drop_tail(c);
+    return read_some(c, scratch, cap, got);
 }
 
 /* Room grows with what has come, never with what was announced. */
@@ -125,8 +137,9 @@ bool conn_keep(struct conn *c, struct span rest, size_t want)
     size_t cap;
     uint8_t *p;
 
+    assert(want == 0 || rest.n < want); /* a whole packet would have been used */
     if (rest.n == 0) {
-        drop_tail(c);
+        conn_drop_tail(c);
         return true;
     }
     cap = tail_room(rest.n, want);
@@ -239,6 +252,7 @@ bool conn_out_borrow(struct conn *c, const void *p, size_t n, void (*release)(vo
 
 static void consume(struct conn *c, size_t n)
 {
+    assert(n <= c->out_n);
     c->out_n -= n;
     while (c->out_first != NULL) {
         struct out_chunk *ch = c->out_first;
@@ -247,6 +261,7 @@ static void consume(struct conn *c, size_t n)
             ch->off += (uint32_t)n;
             return;
         }
+        assert(ch->off <= ch->n);
         n -= left;
         c->out_first = ch->next;
         if (c->out_first == NULL) {

@@ -16,6 +16,8 @@
 
 #include "server/base/span.h"
 
+#include <assert.h>
+
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -74,10 +76,15 @@ enum conn_rc {
 /*
  * One read. *in becomes all there is to parse, kept tail first; it lies in scratch (of cap bytes)
  * or in the connection and is valid until conn_keep(). *got: bytes new from the socket. *drained:
- * the socket is empty, wait for the next edge.
+ * the socket is empty, wait for the next edge. Each read is followed by a conn_keep(): a tail that
+ * fills for want of it is CONN_NOMEM.
  */
 enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span *in, size_t *got,
                        bool *drained);
+/* What is kept will not be parsed. */
+void conn_drop_tail(struct conn *c);
+/* One read whose bytes nobody will parse: the tail goes, what comes is counted in *got and gone. */
+enum conn_rc conn_discard(struct conn *c, uint8_t *scratch, size_t cap, size_t *got);
 /* What is to parse without reading: the kept tail. */
 struct span conn_kept(const struct conn *c);
 /* Keeps `rest`, the unparsed end of the last *in. want: the whole size of the packet it starts, 0
@@ -95,6 +102,7 @@ static inline uint8_t *conn_out_room(struct conn *c, size_t n)
 }
 static inline void conn_out_add(struct conn *c, size_t n)
 {
+    assert(c->out_last != NULL && n <= c->out_last->cap - c->out_last->n);
     c->out_last->n += (uint32_t)n;
     c->out_n += n;
 }

@@ -336,6 +336,7 @@ void link_reap(struct shard *sh, struct link *l)
     }
     /* Our last words must not be lost to a reset: end our direction and let the peer read. */
     l->conn.tr->shutdown(&l->conn);
+    conn_drop_tail(&l->conn);
     l->state = LINK_LINGERING;
     l->linger_next = sh->lingering;
     l->linger_prev = NULL;

@@ -118,11 +118,10 @@ void shard_publish(struct shard *sh, struct message *msg)
 
 static void linger(struct shard *sh, struct link *l)
 {
-    struct span in;
     size_t got;
-    bool drained;
-    enum conn_rc rc = conn_read(&l->conn, sh->scratch, READ_SCRATCH, &in, &got, &drained);
+    enum conn_rc rc = conn_discard(&l->conn, sh->scratch, READ_SCRATCH, &got);
 
+    shard_count(sh, METRIC_BYTES_RECEIVED, (int64_t)got);
     if (rc == CONN_EOF || rc == CONN_ERROR) {
         link_free(sh, l);
     }

@@ -176,6 +176,51 @@ class HalfOpen(BrokerTest, Abuse):
         self.assert_grew_less(base, 8 * MB)
 
 
+class Lingering(BrokerTest, Abuse):
+    """A connection that has been ended is still read for a moment. What its peer sends then is counted and thrown away,
+    also behind a large packet that it had begun."""
+
+    config = "acceptors 1"
+    FLOOD = 4 << 20  # more than any buffer of a connection
+
+    def begin_large(self, name, **fields):
+        c = self.connect(name, **fields)
+        c.send(b"\x30" + varint(200000000) + field("lg/t"), bytes(1200000))
+        return c
+
+    def flood(self, c):
+        """All at once, within the second for which the broker lingers."""
+        c.try_send(bytes(self.FLOOD))
+
+    def test_keepalive(self):
+        for version in (4, 5):
+            c = self.begin_large("lg-k", version=version, keepalive=1)
+            if version == 5:
+                c.expect_type(14, timeout=TIMEOUT)  # DISCONNECT 0x8D
+            else:
+                with self.assertRaises(Closed):
+                    c.recv(TIMEOUT)
+            self.flood(c)
+            self.connect("lg-other").is_alive()
+
+    def test_takeover(self):
+        for version in (4, 5):
+            c = self.begin_large("lg-t", version=version)
+            self.connect("lg-t", version)
+            self.flood(c)
+            self.connect("lg-other").is_alive()
+
+    def test_refused(self):
+        """The same before CONNECT: who goes on sending behind a refusal does not keep the acceptor from others."""
+        ends = [self.client() for _ in range(4)]
+        for c in ends:
+            c.send(packet(0x10, field("MQTT") + b"\x09\x02\x00\x3c" + field("lg-r")))
+            self.assertEqual(c.recv(TIMEOUT).first, 0x20)
+        for c in ends:
+            self.flood(c)
+            self.connect("lg-other").is_alive()
+
+
 class BeforeConnect(BrokerTest, Abuse):
     config = "max_connect_size 4096\nconnect_timeout 5"
 

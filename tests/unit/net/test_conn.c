@@ -105,6 +105,51 @@ static void test_large_packet_grows_with_what_came(void)
     free(sent);
 }
 
+/* A caller that reads on without conn_keep(): the full tail, larger than the scratch buffer, is not
+ * copied there. */
+static void test_full_tail_is_not_read_on(void)
+{
+    enum { TAIL = 100000 };
+    uint8_t *bytes = calloc(1, TAIL);
+    size_t got;
+    struct span in;
+    bool drained;
+    enum conn_rc rc;
+
+    UNIT_NEED(bytes != NULL);
+    open_pair();
+    CU_ASSERT_TRUE_FATAL(conn_keep(&conn, span_of(bytes, 70000), TAIL));
+    CU_ASSERT_FATAL(conn.tail_cap > SCRATCH && conn.tail_n == 70000);
+    do {
+        send_bytes((const char *)bytes, 3000);
+        rc = conn_read(&conn, scratch, SCRATCH, &in, &got, &drained);
+        CU_ASSERT_FATAL(conn.tail_n <= conn.tail_cap);
+    } while (rc == CONN_OK);
+    CU_ASSERT_EQUAL(rc, CONN_NOMEM);
+    CU_ASSERT_EQUAL(conn.tail_n, conn.tail_cap);
+    close_pair();
+    free(bytes);
+}
+
+static void test_discard_keeps_nothing(void)
+{
+    size_t got;
+
+    open_pair();
+    CU_ASSERT_TRUE_FATAL(conn_keep(&conn, span_str("begun"), 1000000));
+    send_bytes("the rest", 8);
+    CU_ASSERT_EQUAL(conn_discard(&conn, scratch, SCRATCH, &got), CONN_OK);
+    CU_ASSERT_EQUAL(got, 8);
+    CU_ASSERT_PTR_NULL(conn.tail);
+    CU_ASSERT_EQUAL(conn_kept(&conn).n, 0);
+    CU_ASSERT_EQUAL(conn_discard(&conn, scratch, SCRATCH, &got), CONN_AGAIN);
+    CU_ASSERT_EQUAL(got, 0);
+    close(peer);
+    peer = -1;
+    CU_ASSERT_EQUAL(conn_discard(&conn, scratch, SCRATCH, &got), CONN_EOF);
+    close_pair();
+}
+
 static unsigned released;
 
 static void release(void *owner)
@@ -219,6 +264,8 @@ static void test_room_for_what_left_lately(void)
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(reads_and_keeps_a_tail)
+    UNIT_TEST(full_tail_is_not_read_on)
+    UNIT_TEST(discard_keeps_nothing)
     UNIT_TEST(large_packet_grows_with_what_came)
     UNIT_TEST(output_in_order)
     UNIT_TEST(blocked_and_given_up)
