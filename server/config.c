@@ -5,9 +5,8 @@
  */
 #include "server/config.h"
 
+#include <assert.h>
 #include <ctype.h>
-#include <dirent.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +14,6 @@
 #include <syslog.h>
 
 #include "server/config_parser.h"
-
-#define FILE_SIZE_MAX ((size_t)16 * 1024 * 1024)
 
 /* --- messages --- */
 
@@ -37,11 +34,11 @@ bool config_fail(struct config_parser *p, const char *fmt, ...)
     if (p->cap == 0) {
         return false;
     }
-    if (p->line > 0) {
-        n = (size_t)snprintf(p->err, p->cap, "%s:%u: ", p->file, p->line);
+    if (p->at.line > 0) {
+        n = (size_t)snprintf(p->err, p->cap, "%s:%u: ", p->at.file, p->at.line);
     }
-    if (p->key != NULL && n < p->cap) {
-        n += (size_t)snprintf(p->err + n, p->cap - n, "%s: ", p->key->name);
+    if (p->at.key != NULL && n < p->cap) {
+        n += (size_t)snprintf(p->err + n, p->cap - n, "%s: ", p->at.key->name);
     }
     if (n < p->cap) {
         va_start(ap, fmt);
@@ -79,16 +76,16 @@ bool config_warn(struct config_parser *p, const char *fmt, ...)
 
 static bool find_key(struct config_parser *p, const char *name)
 {
-    p->ordinal = 0;
+    p->at.ordinal = 0;
     for (size_t g = 0; g < config_ngroups; g++) {
-        for (size_t i = 0; i < config_groups[g].nkeys; i++, p->ordinal++) {
+        for (size_t i = 0; i < config_groups[g].nkeys; i++, p->at.ordinal++) {
             if (strcmp(config_groups[g].keys[i].name, name) == 0) {
-                p->key = &config_groups[g].keys[i];
+                p->at.key = &config_groups[g].keys[i];
                 return true;
             }
         }
     }
-    p->key = NULL;
+    p->at.key = NULL;
     return false;
 }
 
@@ -112,24 +109,23 @@ static bool fail_unknown(struct config_parser *p, const char *name)
 /* Runs the defaults of the listener keys, or of all others, through their setters. */
 static bool set_defaults(struct config_parser *p, bool of_listener)
 {
-    const struct config_key *key = p->key;
-    size_t ordinal = p->ordinal;
+    const struct config_place before = p->at;
     bool ok = true;
 
-    p->ordinal = 0;
+    p->at.ordinal = 0;
     for (size_t g = 0; ok && g < config_ngroups; g++) {
-        for (size_t i = 0; ok && i < config_groups[g].nkeys; i++, p->ordinal++) {
+        for (size_t i = 0; ok && i < config_groups[g].nkeys; i++, p->at.ordinal++) {
             char value[64];
 
-            p->key = &config_groups[g].keys[i];
-            if (p->key->dflt != NULL && ((p->key->flags & CONFIG_LISTENER) != 0) == of_listener) {
-                snprintf(value, sizeof(value), "%s", p->key->dflt);
+            p->at.key = &config_groups[g].keys[i];
+            if (p->at.key->dflt != NULL &&
+                ((p->at.key->flags & CONFIG_LISTENER) != 0) == of_listener) {
+                snprintf(value, sizeof(value), "%s", p->at.key->dflt);
                 ok = config_set(p, value);
             }
         }
     }
-    p->key = key;
-    p->ordinal = ordinal;
+    p->at = before;
     return ok;
 }
 
@@ -153,7 +149,7 @@ bool config_scope_add(struct config_parser *p)
     return true;
 }
 
-/* --- lines and files --- */
+/* --- lines --- */
 
 /* For values that cannot contain it: "true # why" is true. */
 static void cut_comment(char *value)
@@ -174,7 +170,7 @@ static bool read_line(struct config_parser *p, char *line, size_t n)
 {
     char *value;
 
-    p->key = NULL;
+    p->at.key = NULL;
     if (memchr(line, '\0', n) != NULL) {
         return config_fail(p, "there is a NUL byte in the line");
     }
@@ -193,7 +189,7 @@ static bool read_line(struct config_parser *p, char *line, size_t n)
     if (!find_key(p, line)) {
         return fail_unknown(p, line);
     }
-    if (p->key->type != CONFIG_STRING && (p->key->flags & CONFIG_TEXT) == 0) {
+    if (p->at.key->type != CONFIG_STRING && (p->at.key->flags & CONFIG_TEXT) == 0) {
         cut_comment(value);
     }
     return *value != '\0' ? config_set(p, value) : config_fail(p, "has no value");
@@ -201,22 +197,21 @@ static bool read_line(struct config_parser *p, char *line, size_t n)
 
 bool config_read_text(struct config_parser *p, const char *name, const char *text, size_t n)
 {
-    const char *file = p->file;
-    unsigned line = p->line;
+    const struct config_place before = p->at;
     size_t at =
         n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* an editor's byte order mark */
     bool ok = true;
 
-    p->file = name;
-    p->line = 0;
+    p->at = (struct config_place){.file = name};
     while (ok && at < n) {
         const char *end = memchr(text + at, '\n', n - at);
         size_t len = end == NULL ? n - at : (size_t)(end - (text + at));
         char *copy = malloc(len + 1);
 
-        p->line++;
+        p->at.line++;
         if (copy == NULL) {
-            return config_fail(p, "out of memory");
+            ok = config_fail(p, "out of memory");
+            break;
         }
         memcpy(copy, text + at, len);
         copy[len] = '\0';
@@ -224,133 +219,7 @@ bool config_read_text(struct config_parser *p, const char *name, const char *tex
         free(copy);
         at += len + 1;
     }
-    if (ok) {
-        p->file = file;
-        p->line = line;
-    }
-    return ok;
-}
-
-static char *slurp(FILE *f, size_t *n)
-{
-    char *text = NULL;
-    size_t cap = 0;
-
-    *n = 0;
-    do {
-        if (*n == cap) {
-            size_t next = cap == 0 ? 65536 : cap * 2;
-            char *more = next <= FILE_SIZE_MAX ? realloc(text, next) : NULL;
-
-            if (more == NULL) {
-                free(text);
-                errno = next <= FILE_SIZE_MAX ? ENOMEM : EFBIG;
-                return NULL;
-            }
-            text = more;
-            cap = next;
-        }
-        *n += fread(text + *n, 1, cap - *n, f);
-    } while (!feof(f) && !ferror(f));
-    if (ferror(f)) {
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-bool config_read_file(struct config_parser *p, const char *path)
-{
-    FILE *f = fopen(path, "re");
-    char *text = NULL;
-    size_t n;
-    bool ok;
-
-    if (f != NULL) {
-        text = slurp(f, &n);
-    }
-    if (text == NULL) {
-        ok = config_fail(p, "%s: %s", path, strerror(errno));
-    } else {
-        ok = config_read_text(p, path, text, n);
-    }
-    free(text);
-    if (f != NULL) {
-        fclose(f);
-    }
-    return ok;
-}
-
-/* --- include_dir --- */
-
-/* As mosquitto sorts: letters without regard to case, and a capital before the same small letter.
- */
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    const char *x = (*a)->d_name;
-    const char *y = (*b)->d_name;
-
-    for (; *x != '\0' && *y != '\0'; x++, y++) {
-        int upper = toupper((unsigned char)*x) - toupper((unsigned char)*y);
-
-        if (upper != 0 || *x != *y) {
-            return upper != 0 ? upper : (unsigned char)*x - (unsigned char)*y;
-        }
-    }
-    return (unsigned char)*x - (unsigned char)*y;
-}
-
-static int is_conf(const struct dirent *d)
-{
-    size_t n = strlen(d->d_name);
-
-    return n > 5 && strcmp(d->d_name + n - 5, ".conf") == 0;
-}
-
-static bool read_included(struct config_parser *p, const char *dir, const char *name)
-{
-    char *path = NULL;
-    size_t cur = p->cur;
-    bool ok;
-
-    if (asprintf(&path, "%s/%s", dir, name) < 0) {
-        return config_fail(p, "out of memory");
-    }
-    p->included = true;
-    p->cur =
-        0; /* a file starts at the default listener, and leaves the including file where it was */
-    ok = config_read_file(p, path);
-    p->included = false;
-    p->cur = cur;
-    free(path);
-    return ok;
-}
-
-bool config_set_include_dir(struct config_parser *p, char *value)
-{
-    const struct config_key *key = p->key;
-    size_t ordinal = p->ordinal;
-    struct dirent **names = NULL;
-    bool ok = true;
-    int n;
-
-    if (p->included || p->in_memory) {
-        return config_fail(p, "not in an included file");
-    }
-    n = scandir(value, &names, is_conf, by_name);
-    if (n < 0) {
-        return config_fail(p, "%s: %s", value, strerror(errno));
-    }
-    for (int i = 0; i < n; i++) {
-        p->key = key; /* the file before has left its own last key */
-        ok = ok && read_included(p, value, names[i]->d_name);
-        free(names[i]);
-    }
-    free(names);
-    if (ok) {
-        p->key = key;
-        p->ordinal = ordinal;
-    }
+    p->at = before; /* also after a failure: an include_dir line is still being set */
     return ok;
 }
 
@@ -360,7 +229,7 @@ static bool key_seen(const struct config_parser *p, const char *name, const stru
 {
     struct config_parser q = *p;
 
-    return find_key(&q, name) && (s != NULL ? s->seen[q.ordinal] : p->seen[q.ordinal]);
+    return find_key(&q, name) && (s != NULL ? s->seen[q.at.ordinal] : p->seen[q.at.ordinal]);
 }
 
 static bool copy_string(char **out, const char *in)
@@ -556,8 +425,8 @@ static bool settle_store(struct config_parser *p, bool from_file)
 
 static bool settle(struct config_parser *p, const struct config_overrides *o, bool from_file)
 {
-    p->key = NULL;
-    p->line = 0;
+    p->at.key = NULL;
+    p->at.line = 0;
     p->c->user_set = key_seen(p, "user", NULL);
     settle_log(p, o);
     settle_limits(p);
@@ -608,29 +477,42 @@ static int parser_finish(struct config_parser *p, bool ok, struct config **out)
     return ok ? 0 : 1;
 }
 
+/* Once the parser has a name for the main file, of the disk or of p->files. */
+static int load(struct config_parser *p, const char *path, const struct config_overrides *overrides,
+                struct config **out)
+{
+    const struct config_overrides none = {.nports = 0};
+    bool ok = parser_init(p) && (path == NULL || config_read_file(p, path)) &&
+              settle(p, overrides != NULL ? overrides : &none, path != NULL);
+
+    return parser_finish(p, ok, out);
+}
+
 int config_load(const char *path, const struct config_overrides *overrides, struct config **out,
                 char *err, size_t cap)
 {
-    const struct config_overrides none = {.nports = 0};
     struct config_parser p = {.err = err, .cap = cap};
-    bool ok;
 
-    ok = parser_init(&p) && (path == NULL || config_read_file(&p, path)) &&
-         settle(&p, overrides != NULL ? overrides : &none, path != NULL);
-    return parser_finish(&p, ok, out);
+    return load(&p, path, overrides, out);
+}
+
+int config_parse_files(const struct config_file *files, size_t nfiles,
+                       const struct config_overrides *overrides, struct config **out, char *err,
+                       size_t cap)
+{
+    struct config_parser p = {.err = err, .cap = cap, .files = files, .nfiles = nfiles};
+
+    assert(nfiles > 0);
+    return load(&p, files[0].path, overrides, out);
 }
 
 int config_parse(const char *text, size_t n, const char *name,
                  const struct config_overrides *overrides, struct config **out, char *err,
                  size_t cap)
 {
-    const struct config_overrides none = {.nports = 0};
-    struct config_parser p = {.err = err, .cap = cap, .in_memory = true};
-    bool ok;
+    const struct config_file file = {.path = name, .text = text, .n = n};
 
-    ok = parser_init(&p) && config_read_text(&p, name, text, n) &&
-         settle(&p, overrides != NULL ? overrides : &none, true);
-    return parser_finish(&p, ok, out);
+    return config_parse_files(&file, 1, overrides, out, err, cap);
 }
 
 void config_free(struct config **config)

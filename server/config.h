@@ -139,8 +139,20 @@ struct config_overrides {
 int config_load(const char *path, const struct config_overrides *overrides, struct config **out,
                 char *err, size_t cap) __attribute__((warn_unused_result));
 
-/* The same from memory, for tests and the fuzzer; `name` stands for the file in messages. Reads no
- * file, so include_dir is refused. */
+/* A file in memory. */
+struct config_file {
+    const char *path;
+    const char *text;
+    size_t n; /* bytes of text */
+};
+
+/* The same from memory, for tests and the fuzzer: files[0] is the main file, and include_dir finds
+ * what of the rest is in its directory. Nothing of the disk is read. */
+int config_parse_files(const struct config_file *files, size_t nfiles,
+                       const struct config_overrides *overrides, struct config **out, char *err,
+                       size_t cap) __attribute__((warn_unused_result));
+
+/* The same of one file; `name` stands for it in messages. */
 int config_parse(const char *text, size_t n, const char *name,
                  const struct config_overrides *overrides, struct config **out, char *err,
                  size_t cap) __attribute__((warn_unused_result));

@@ -2,6 +2,7 @@
 /* config_set.c - from the text of one value to its field: by type, and for the keys that are
  * special. */
 #include <arpa/inet.h>
+#include <assert.h>
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,8 +49,8 @@ static char cut_unit(char *value, const char *units)
 
 static bool in_range(struct config_parser *p, uint64_t n, uint64_t factor, uint64_t *out)
 {
-    uint64_t min = p->key->min;
-    uint64_t max = p->key->max;
+    uint64_t min = p->at.key->min;
+    uint64_t max = p->at.key->max;
 
     if (n > max / factor || n * factor < min) {
         return config_fail(p, "has to be %llu to %llu", (unsigned long long)min,
@@ -152,20 +153,20 @@ static bool check_utf8(struct config_parser *p, const char *value)
     return utf8_is_valid(span_str(value)) || config_fail(p, "is not valid UTF-8");
 }
 
-/* The memory and the "named already" mark that p->key stands for at this place of the file. */
+/* The memory and the "named already" mark that p->at.key stands for at this place of the file. */
 static void *target(struct config_parser *p, bool **seen)
 {
-    const struct config_key *key = p->key;
+    const struct config_key *key = p->at.key;
 
     if ((key->flags & CONFIG_LISTENER) != 0) {
-        *seen = &p->scopes[p->cur].seen[p->ordinal];
+        *seen = &p->scopes[p->cur].seen[p->at.ordinal];
         return (char *)&p->scopes[p->cur].l + key->offset;
     }
     if ((key->flags & CONFIG_PER_LISTENER) != 0 && p->c->per_listener_settings) {
-        *seen = &p->scopes[p->cur].seen[p->ordinal];
+        *seen = &p->scopes[p->cur].seen[p->at.ordinal];
         return (char *)&p->scopes[p->cur].l + key->listener_offset;
     }
-    *seen = &p->seen[p->ordinal];
+    *seen = &p->seen[p->at.ordinal];
     return (char *)p->c + key->offset;
 }
 
@@ -174,7 +175,7 @@ static bool set_string(struct config_parser *p, char **field, bool seen, const c
     if (seen) {
         return config_fail(p, "is given twice");
     }
-    if ((p->key->flags & CONFIG_UTF8) != 0 && !check_utf8(p, value)) {
+    if ((p->at.key->flags & CONFIG_UTF8) != 0 && !check_utf8(p, value)) {
         return false;
     }
     return replace_string(p, field, value);
@@ -187,16 +188,16 @@ static bool set_nothing(struct config_parser *p, const char *value)
     uint64_t n;
     bool ok = true;
 
-    if (p->key->type == CONFIG_BOOL) {
+    if (p->at.key->type == CONFIG_BOOL) {
         ok = parse_bool(p, value, &flag);
-    } else if (p->key->type == CONFIG_UINT) {
+    } else if (p->at.key->type == CONFIG_UINT) {
         ok = parse_number(p, value, &n);
     }
-    if (ok && !p->seen[p->ordinal]) {
-        ok = config_warn(p, "%s:%u: %s: accepted without effect: %s", p->file, p->line,
-                         p->key->name, p->key->help);
+    if (ok && !p->seen[p->at.ordinal]) {
+        ok = config_warn(p, "%s:%u: %s: accepted without effect: %s", p->at.file, p->at.line,
+                         p->at.key->name, p->at.key->help);
     }
-    p->seen[p->ordinal] = true;
+    p->seen[p->at.ordinal] = true;
     return ok;
 }
 
@@ -205,7 +206,7 @@ static bool set_number(struct config_parser *p, void *field, char *value)
     uint64_t n = 0;
     bool ok;
 
-    switch (p->key->type) {
+    switch (p->at.key->type) {
     case CONFIG_COUNT:
         ok = strcmp(value, "-1") == 0 || parse_number(p, value, &n);
         break;
@@ -220,8 +221,8 @@ static bool set_number(struct config_parser *p, void *field, char *value)
         ok = parse_number(p, value, &n);
         break;
     }
-    if (ok && (p->key->type == CONFIG_UINT64 || p->key->type == CONFIG_BYTES ||
-               p->key->type == CONFIG_EXPIRY)) {
+    if (ok && (p->at.key->type == CONFIG_UINT64 || p->at.key->type == CONFIG_BYTES ||
+               p->at.key->type == CONFIG_EXPIRY)) {
         memcpy(field, &n, sizeof(n));
     } else if (ok) {
         uint32_t small = (uint32_t)n; /* the rows' ranges end below 2^32 */
@@ -233,15 +234,16 @@ static bool set_number(struct config_parser *p, void *field, char *value)
 
 bool config_set(struct config_parser *p, char *value)
 {
+    const struct config_key *key = p->at.key;
     bool *seen;
     void *field;
     bool ok;
 
-    if ((p->key->flags & CONFIG_NO_EFFECT) != 0) {
+    if ((key->flags & CONFIG_NO_EFFECT) != 0) {
         return set_nothing(p, value);
     }
     field = target(p, &seen);
-    switch (p->key->type) {
+    switch (key->type) {
     case CONFIG_BOOL:
         ok = parse_bool(p, value, field);
         break;
@@ -249,7 +251,8 @@ bool config_set(struct config_parser *p, char *value)
         ok = set_string(p, field, *seen, value);
         break;
     case CONFIG_SPECIAL:
-        ok = p->key->set(p, value);
+        ok = key->set(p, value);
+        assert(p->at.key == key);
         field = target(p, &seen); /* a new listener moves the scopes */
         break;
     default:
@@ -257,7 +260,7 @@ bool config_set(struct config_parser *p, char *value)
         break;
     }
     *seen = true;
-    p->per_listener_key_seen |= (p->key->flags & CONFIG_PER_LISTENER) != 0;
+    p->per_listener_key_seen |= (key->flags & CONFIG_PER_LISTENER) != 0;
     return ok;
 }
 
@@ -487,8 +490,8 @@ bool config_set_log_dest(struct config_parser *p, char *value)
     } dests[] = {{"stderr", LOG_TO_STDERR}, {"stdout", LOG_TO_STDOUT}, {"syslog", LOG_TO_SYSLOG}};
 
     if (strcmp(value, "topic") == 0 || strcmp(value, "dlt") == 0) {
-        return config_warn(p, "%s:%u: log_dest: this version does not log to '%s'", p->file,
-                           p->line, value);
+        return config_warn(p, "%s:%u: log_dest: this version does not log to '%s'", p->at.file,
+                           p->at.line, value);
     }
     p->log_dest_set = true;
     if (strcmp(value, "none") == 0) {

@@ -112,6 +112,27 @@ class Reload(unittest.TestCase):
             self.assertTrue(c.is_alive())
             b.connect("d").is_alive()
 
+    def test_broken_included_file_keeps_the_old_one(self):
+        """The same in a directory that the file includes."""
+        b = Broker(start=False)
+        part = os.path.join(b.dir, "more", "default.conf")
+        os.mkdir(os.path.dirname(part))
+        with open(part, "w") as f:
+            f.write("max_packet_size 1000\n")
+        with open(b.conf_path, "a") as f:
+            f.write("include_dir %s/more\n" % b.dir)
+        with b:
+            c = b.start().connect("c")
+            for text, name in (("max_packet_size lots\n", "max_packet_size"), ("no_such_key 1\n", "no_such_key"),
+                               ("auth_plugin /lib/x.so\n", "auth_plugin")):
+                size = len(b.log())
+                with open(part, "w") as f:
+                    f.write(text)
+                b.signal(signal.SIGHUP)
+                if not IS_MOSQUITTO:
+                    wait_until(lambda: "default.conf:1: " + name in b.log()[size:], "complaint in the log")
+                self.assertTrue(c.is_alive())
+
 
 class Log(unittest.TestCase):
     @deviates("blocks")

@@ -210,7 +210,7 @@ static void test_errors_name_the_place(void)
     bad("pid_file a\npid_file b", "F:2: pid_file: is given twice");
     bad("auto_id_prefix \xff", "F:1: auto_id_prefix: is not valid UTF-8");
     bad("fo\x1bo bar", "F:1: fo?o: unknown key");
-    bad("include_dir /tmp", "F:1: include_dir: not in an included file");
+    bad("include_dir /tmp", "F:1: include_dir: /tmp: No such file or directory");
     bad("log_dest tape",
         "F:1: log_dest: 'tape' is none of stderr, stdout, syslog, file PATH, none");
     bad("log_dest file", "F:1: log_dest: file needs a path");
@@ -581,6 +581,10 @@ static void test_include_dir(void)
     CU_ASSERT_EQUAL(load("main", &c), 1);
     CU_ASSERT_PTR_NOT_NULL(strstr(err, "/d/B.conf:2: sys_interval: 'x' is not a number"));
 
+    put("d/B.conf", "password_file x\n");
+    CU_ASSERT_EQUAL(load("main", &c), 1);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err, "/d/B.conf:1: password_file: "));
+
     put("d/B.conf", "include_dir /tmp\n");
     CU_ASSERT_EQUAL(load("main", &c), 1);
     CU_ASSERT_PTR_NOT_NULL(strstr(err, "/d/B.conf:1: include_dir: not in an included file"));
@@ -600,6 +604,61 @@ static void test_include_dir(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(err, "No such file or directory"));
     drop("main");
     rmdir(dir);
+}
+
+/* The main file's folder in memory; the included file is what each row says. */
+static int parse_included(const char *main, const char *included, struct config **c)
+{
+    const struct config_file files[] = {{"main", main, strlen(main)},
+                                        {"d/b.conf", included, strlen(included)},
+                                        {"d/a.conf", "sys_interval 1\n", 15},
+                                        {"d/a.txt", "not read\n", 9}};
+
+    return config_parse_files(files, 4, NULL, c, err, sizeof(err));
+}
+
+/* Whatever is wrong in an included file is told with its place there; the including line, which is
+ * still being set, takes no harm. */
+static void test_errors_in_an_included_file(void)
+{
+    static const struct {
+        const char *text;
+        const char *message;
+    } rows[] = {
+        {"foo bar\n", "d/b.conf:1: foo: unknown key"},
+        {"\n\nsys_intervall 3\n", "d/b.conf:3: sys_intervall: unknown key"},
+        {"password_file x\n", "d/b.conf:1: password_file: "},
+        {"persistence\n", "d/b.conf:1: persistence: has no value"},
+        {"sys_interval x\n", "d/b.conf:1: sys_interval: 'x' is not a number"},
+        {"include_dir d\n", "d/b.conf:1: include_dir: not in an included file"},
+        {"listener 1\nlistener 1\n", "d/b.conf:2: listener: is given twice"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct config *c = NULL;
+
+        CU_ASSERT_EQUAL(parse_included("listener 2\ninclude_dir d\n", rows[i].text, &c), 1);
+        CU_ASSERT_PTR_NULL(c);
+        if (strncmp(err, rows[i].message, strlen(rows[i].message)) != 0) {
+            fprintf(stderr, "expected '%s', got '%s'\n", rows[i].message, err);
+        }
+        CU_ASSERT_EQUAL(strncmp(err, rows[i].message, strlen(rows[i].message)), 0);
+    }
+}
+
+static void test_folder_in_memory(void)
+{
+    struct config *c = NULL;
+
+    CU_ASSERT_EQUAL(parse_included("include_dir d\nsys_interval x\n", "# nothing\n", &c), 1);
+    CU_ASSERT_STRING_EQUAL(err, "main:2: sys_interval: 'x' is not a number");
+    CU_ASSERT_EQUAL(parse_included("include_dir e\n", "", &c), 1);
+    CU_ASSERT_STRING_EQUAL(err, "main:1: include_dir: e: No such file or directory");
+    CU_ASSERT_EQUAL(parse_included("sys_interval 9\ninclude_dir d\n", "listener 7\n", &c), 0);
+    UNIT_NEED(c != NULL);
+    CU_ASSERT_EQUAL(c->sys_interval, 1);
+    CU_ASSERT_EQUAL(c->listeners[0].port, 7);
+    config_free(&c);
 }
 
 static void test_unreadable_files(void)
@@ -708,6 +767,8 @@ UNIT_TESTS = {
     UNIT_TEST(per_listener_ids)
     UNIT_TEST(log)
     UNIT_TEST(include_dir)
+    UNIT_TEST(errors_in_an_included_file)
+    UNIT_TEST(folder_in_memory)
     UNIT_TEST(unreadable_files)
     UNIT_TEST(reload)
     UNIT_TEST(reload_of_the_same)
