@@ -16,7 +16,7 @@ static const uint8_t receipt_codes[] = {
     RC_PAYLOAD_FORMAT_INVALID,
 };
 
-static bool reason_is_allowed(enum mqtt_type type, uint8_t reason)
+bool ack_reason_is_allowed(enum mqtt_type type, uint8_t reason)
 {
     if (type == MQTT_PUBACK || type == MQTT_PUBREC) {
         return memchr(receipt_codes, reason, sizeof(receipt_codes)) != NULL;
@@ -44,7 +44,7 @@ static enum dec_rc decode_reason(struct ack *out, struct cursor *c, enum mqtt_ty
     if (!cur_u8(c, &reason)) {
         return DEC_OK;
     }
-    if (!reason_is_allowed(type, reason)) {
+    if (!ack_reason_is_allowed(type, reason)) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of this acknowledgement");
     }
     out->reason = (enum mqtt_reason)reason;
@@ -86,6 +86,7 @@ size_t ack_encode(uint8_t *p, enum mqtt_type type, enum mqtt_version v, uint16_t
     if (v != MQTT_5 || reason == RC_SUCCESS) {
         return 4;
     }
+    assert(ack_reason_is_allowed(type, reason));
     p[1] = 3;
     p[4] = (uint8_t)reason;
     return 5;
@@ -97,6 +98,7 @@ size_t ack_encode_props(uint8_t *p, size_t cap, enum mqtt_type type, uint16_t pa
     const size_t remaining = 3 + props_size(props);
     uint8_t *q;
 
+    assert(ack_reason_is_allowed(type, reason) && packet_id != 0);
     if (packet_size(remaining) > cap) {
         return 0;
     }

@@ -291,6 +291,7 @@ size_t connect_encode(uint8_t *p, size_t cap, const struct connect *c)
 
 size_t connack3_encode(uint8_t *p, size_t cap, bool session_present, enum mqtt3_connack rc)
 {
+    assert(rc <= CONNACK3_NOT_AUTHORIZED);
     if (cap < 4) {
         return 0;
     }
@@ -307,6 +308,7 @@ size_t connack5_encode(uint8_t *p, size_t cap, bool session_present, enum mqtt_r
     const size_t remaining = 2 + props_size(props);
     uint8_t *q = p;
 
+    assert(memchr(connack_codes, rc, sizeof(connack_codes)) != NULL);
     if (packet_size(remaining) > cap) {
         return 0;
     }
@@ -398,6 +400,7 @@ enum dec_rc disconnect_decode(struct disconnect *out, struct span body, enum mqt
 
 size_t disconnect5_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
+    assert(memchr(disconnect_codes, reason, sizeof(disconnect_codes)) != NULL);
     return encode_reason(p, cap, MQTT_DISCONNECT << 4, reason, props);
 }
 
@@ -425,5 +428,6 @@ enum dec_rc auth_decode(struct auth *out, struct span body, const char **why)
 
 size_t auth_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
+    assert(memchr(auth_codes, reason, sizeof(auth_codes)) != NULL);
     return encode_reason(p, cap, MQTT_AUTH << 4, reason, props);
 }

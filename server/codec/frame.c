@@ -122,7 +122,7 @@ enum frame_rc frame_next_31(struct span in, size_t max_total, struct frame *out,
 size_t frame_put_header(uint8_t *p, uint8_t first_byte, uint32_t remaining)
 {
     assert(remaining <= MQTT_MAX_REMAINING_LENGTH);
-    assert((flags_allowed[first_byte >> 4] >> (first_byte & 0x0f) & 1u) != 0);
+    assert(((unsigned)flags_allowed[first_byte >> 4] >> (first_byte & 0x0f) & 1u) != 0);
     p[0] = first_byte;
     return 1 + varint_put(p + 1, remaining);
 }

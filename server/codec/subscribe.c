@@ -31,6 +31,16 @@ static const uint8_t unsuback_codes[] = {
 };
 static const uint8_t suback3_codes[] = {0, 1, 2, SUBACK3_FAILURE}; /* [MQTT-3.9.3-2] of 3.1.1 */
 
+static bool all_allowed(struct span codes, const uint8_t *allowed, size_t n)
+{
+    for (size_t i = 0; i < codes.n; i++) {
+        if (memchr(allowed, codes.p[i], n) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum dec_rc check_filter(struct span s, const char **why)
 {
     unsigned found;
@@ -155,6 +165,8 @@ size_t suback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packe
 {
     uint8_t *q = put_head(p, cap, MQTT_SUBACK << 4, v, packet_id, props, n);
 
+    assert(v == MQTT_5 ? all_allowed(span_of(codes, n), suback_codes, sizeof(suback_codes))
+                       : all_allowed(span_of(codes, n), suback3_codes, sizeof(suback3_codes)));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, n)) - p);
 }
 
@@ -164,6 +176,7 @@ size_t unsuback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t pac
     const size_t behind = v == MQTT_5 ? n : 0;
     uint8_t *q = put_head(p, cap, MQTT_UNSUBACK << 4, v, packet_id, props, behind);
 
+    assert(all_allowed(span_of(codes, behind), unsuback_codes, sizeof(unsuback_codes)));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, behind)) - p);
 }
 
@@ -213,16 +226,6 @@ size_t unsubscribe_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t 
                           struct span props, const struct subscribe_item *items, size_t n)
 {
     return encode(p, cap, MQTT_UNSUBSCRIBE << 4 | 2, v, packet_id, props, items, n);
-}
-
-static bool all_allowed(struct span codes, const uint8_t *allowed, size_t n)
-{
-    for (size_t i = 0; i < codes.n; i++) {
-        if (memchr(allowed, codes.p[i], n) == NULL) {
-            return false;
-        }
-    }
-    return true;
 }
 
 static enum dec_rc decode_answer(struct suback *out, struct span body, enum mqtt_version v,

@@ -122,7 +122,7 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
     }
     if (cfg->message_size_limit != 0 && p->payload.n > cfg->message_size_limit) {
         shard_count(sh, METRIC_DROPPED_TOO_LARGE, 1);
-        return (struct verdict){RC_PACKET_TOO_LARGE, NULL};
+        return (struct verdict){RC_QUOTA_EXCEEDED, NULL}; /* 0x95 is not a code of PUBACK */
     }
     if (p->props.payload_format == 1 && !utf8_is_valid_payload(p->payload)) {
         return (struct verdict){RC_PAYLOAD_FORMAT_INVALID, NULL}; /* [MQTT-3.3.2-5] */

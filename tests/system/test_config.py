@@ -211,6 +211,16 @@ class General(BrokerTest):
         self.assertEqual(len(got.payload), 1000)
         s.expect_nothing()
 
+    @deviates("says 0x95")
+    def test_message_size_limit_in_v5(self):
+        """Refused with a code that PUBACK and PUBREC have: 0x95 is none of them, and clients die of it."""
+        c = self.connect(version=5)
+        for qos, answer in ((1, PUBACK), (2, PUBREC)):
+            for pid in (1, 2):
+                c.send(publish("size/v5", bytes(1001), qos, pid, version=5))
+                self.assertEqual(c.expect_type(answer).body[2], 0x97)
+        self.assertTrue(c.is_alive())
+
 
 class Prefixes(BrokerTest):
     config = "clientid_prefixes dev-\nauto_id_prefix zz-"

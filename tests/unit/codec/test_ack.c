@@ -93,6 +93,7 @@ static void test_reason_codes(void)
             CU_ASSERT_EQUAL(ack_decode(&a, span_of(body, 3), (enum mqtt_type)type, MQTT_5, &why),
                             ok ? DEC_OK : DEC_PROTOCOL);
             CU_ASSERT_EQUAL(a.reason, ok ? reason : 0);
+            CU_ASSERT_EQUAL(ack_reason_is_allowed((enum mqtt_type)type, (uint8_t)reason), ok);
         }
     }
 }

@@ -248,9 +248,12 @@ static void test_encode(void)
         {.filter = span_str("#"), .qos = 1},
     };
     const uint8_t codes[] = {0x02, 0x80};
+    const uint8_t gone[] = {0x11, 0x80};
     const struct parts v3 = {MQTT_3_1_1, bytes_span(props), items, codes, 2};
     const struct parts v5 = {MQTT_5, SPAN_NULL, items, codes, 2};
     const struct parts v5p = {MQTT_5, bytes_span(props), items, codes, 2};
+    const struct parts un5 = {MQTT_5, SPAN_NULL, items, gone, 2};
+    const struct parts un5p = {MQTT_5, bytes_span(props), items, gone, 2};
     const struct {
         const char *hex;
         encode_fn encode;
@@ -265,8 +268,8 @@ static void test_encode(void)
         {"9005 1234 00 02 80", encode_suback, &v5},
         {"9007 1234 02 0b 05 02 80", encode_suback, &v5p},
         {"b002 1234", encode_unsuback, &v3},
-        {"b005 1234 00 02 80", encode_unsuback, &v5},
-        {"b007 1234 02 0b 05 02 80", encode_unsuback, &v5p},
+        {"b005 1234 00 11 80", encode_unsuback, &un5},
+        {"b007 1234 02 0b 05 11 80", encode_unsuback, &un5p},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
