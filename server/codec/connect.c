@@ -357,22 +357,26 @@ enum dec_rc connack_decode(struct connack *out, struct span body, enum mqtt_vers
     return rc;
 }
 
-/* Reason code and properties, as DISCONNECT and AUTH have them; 0 without either takes the 2-byte
- * form. */
-static size_t encode_reason(uint8_t *p, size_t cap, uint8_t first, enum mqtt_reason reason,
+/*
+ * Reason code and properties, as DISCONNECT and AUTH have them; 0 without either takes the 2-byte
+ * form. Behind another reason a DISCONNECT without properties leaves out their length too [MQTT
+ * 5.0, 3.14.2.2.1]; AUTH may not [3.15.2.1].
+ */
+static size_t encode_reason(uint8_t *p, size_t cap, enum mqtt_type type, enum mqtt_reason reason,
                             struct span props)
 {
-    const bool is_short = reason == RC_SUCCESS && props.n == 0;
-    const size_t remaining = is_short ? 0 : 1 + props_size(props);
+    const bool is_empty = reason == RC_SUCCESS && props.n == 0;
+    const bool has_length = props.n > 0 || type == MQTT_AUTH;
+    const size_t remaining = is_empty ? 0 : 1 + (has_length ? props_size(props) : 0);
     uint8_t *q = p;
 
     if (packet_size(remaining) > cap) {
         return 0;
     }
-    q += frame_put_header(q, first, (uint32_t)remaining);
-    if (!is_short) {
+    q += frame_put_header(q, (uint8_t)(type << 4), (uint32_t)remaining);
+    if (!is_empty) {
         q = put_u8(q, (uint8_t)reason);
-        q = put_props(q, props);
+        q = has_length ? put_props(q, props) : q;
     }
     return (size_t)(q - p);
 }
@@ -401,7 +405,7 @@ enum dec_rc disconnect_decode(struct disconnect *out, struct span body, enum mqt
 size_t disconnect5_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
     assert(memchr(disconnect_codes, reason, sizeof(disconnect_codes)) != NULL);
-    return encode_reason(p, cap, MQTT_DISCONNECT << 4, reason, props);
+    return encode_reason(p, cap, MQTT_DISCONNECT, reason, props);
 }
 
 enum dec_rc auth_decode(struct auth *out, struct span body, const char **why)
@@ -429,5 +433,5 @@ enum dec_rc auth_decode(struct auth *out, struct span body, const char **why)
 size_t auth_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
     assert(memchr(auth_codes, reason, sizeof(auth_codes)) != NULL);
-    return encode_reason(p, cap, MQTT_AUTH << 4, reason, props);
+    return encode_reason(p, cap, MQTT_AUTH, reason, props);
 }

@@ -350,10 +350,11 @@ static void test_answers_encode(void)
         {encode_connack5, "2003 00 87 00", {0x87, true, SPAN_NULL}},
         {encode_connack5, "2008 00 87 05 1f 0002 'no'", {0x87, false, s}},
         {encode_disconnect, "e000", {0, false, SPAN_NULL}},
-        {encode_disconnect, "e002 8e 00", {0x8e, false, SPAN_NULL}},
+        {encode_disconnect, "e001 8e", {0x8e, false, SPAN_NULL}},
         {encode_disconnect, "e007 00 05 1f 0002 'no'", {0, false, s}},
         {encode_disconnect, "e007 82 05 1f 0002 'no'", {0x82, false, s}},
         {encode_auth, "f000", {0, false, SPAN_NULL}},
+        {encode_auth, "f002 18 00", {0x18, false, SPAN_NULL}},
         {encode_auth, "f007 18 05 1f 0002 'no'", {0x18, false, s}},
     };
 
