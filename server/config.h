@@ -75,6 +75,7 @@ struct config {
     char *clientid_prefixes;         /* NULL: any client id */
     bool retain_available;
     bool check_retain_source;
+    bool accept_control_characters;
     uint32_t sys_interval; /* seconds; 0: no $SYS topics */
     bool set_tcp_nodelay;
     bool queue_qos0_messages;

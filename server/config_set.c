@@ -150,7 +150,13 @@ static bool replace_string(struct config_parser *p, char **field, const char *va
 
 static bool check_utf8(struct config_parser *p, const char *value)
 {
-    return utf8_is_valid(span_str(value)) || config_fail(p, "is not valid UTF-8");
+    const unsigned found = utf8_scan(span_str(value)) & (UTF8_ILL_FORMED | UTF8_CONTROL);
+
+    if (found == 0) {
+        return true;
+    }
+    return config_fail(p, (found & UTF8_ILL_FORMED) != 0 ? "is not valid UTF-8"
+                                                         : "has control characters in it");
 }
 
 /* The memory and the "named already" mark that p->at.key stands for at this place of the file. */

@@ -74,6 +74,17 @@ static const struct config_key general[] = {
      .help = "Whether the right of the client that set a retained message to publish it is checked "
              "again when "
              "the message is delivered."},
+    {.name = "accept_control_characters",
+     .type = CONFIG_BOOL,
+     .flags = RELOAD | OURS,
+     .offset = FLAG(accept_control_characters),
+     .dflt = "false",
+     .help =
+         "Whether topics, filters, client ids, user names and string properties may hold control "
+         "characters (U+0001 to U+001F, U+007F to U+009F) and the noncharacters of Unicode. "
+         "With false a packet that has one is malformed, as for mosquitto, whose client "
+         "library ends its connection when it receives one. Set it to true to remove a "
+         "retained message that has one in its topic from an earlier time."},
     {.name = "sys_interval",
      .type = CONFIG_SECONDS,
      .flags = RELOAD,

@@ -161,7 +161,8 @@ static enum dec_rc decode_will(struct connect *out, struct cursor *c, const char
     if (w->topic.n == 0) {
         return dec_fail(DEC_TOPIC_NAME, why, "empty will topic"); /* [MQTT-4.7.3-1] */
     }
-    return topic_name_check(w->topic, why);
+    out->has_controls |= w->props.has_controls;
+    return topic_name_check(w->topic, &out->has_controls, why);
 }
 
 static enum dec_rc decode_login(struct connect *out, struct cursor *c, const char **why)
@@ -171,7 +172,7 @@ static enum dec_rc decode_login(struct connect *out, struct cursor *c, const cha
     if (out->version == MQTT_3_1) {
         out->has_username = out->has_username && !cur_at_end(c);
     }
-    if (out->has_username && !cur_utf8(c, &out->username)) {
+    if (out->has_username && !cur_utf8(c, &out->username, &out->has_controls)) {
         return dec_fail(DEC_MALFORMED, why,
                         "user name cut short or not UTF-8"); /* [MQTT-3.1.3-11] */
     }
@@ -188,7 +189,7 @@ static enum dec_rc decode_payload(struct connect *out, struct cursor *c, const c
 {
     enum dec_rc rc = DEC_OK;
 
-    if (!cur_utf8(c, &out->client_id)) {
+    if (!cur_utf8(c, &out->client_id, &out->has_controls)) {
         return dec_fail(DEC_MALFORMED, why,
                         "client id cut short or not UTF-8"); /* [MQTT-3.1.3-4] */
     }
@@ -219,6 +220,7 @@ enum dec_rc connect_decode(struct connect *out, struct span body, const char **w
     }
     if (rc == DEC_OK && out->version == MQTT_5) {
         rc = cur_props(&c, &out->props, PROPS_CONNECT, why);
+        out->has_controls = out->props.has_controls;
     }
     return rc == DEC_OK ? decode_payload(out, &c, why) : rc;
 }

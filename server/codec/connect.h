@@ -27,6 +27,7 @@ struct connect {
     bool has_will;
     bool has_username;
     bool has_password;
+    bool has_controls; /* in a string: control characters or noncharacters */
     uint16_t keep_alive_s;
     struct span client_id;
     struct span username;

@@ -22,9 +22,19 @@ static inline enum dec_rc dec_fail(enum dec_rc rc, const char **why, const char 
     return rc;
 }
 
-static inline bool cur_utf8(struct cursor *c, struct span *out)
+/* Whether MQTT allows it at all; *has_controls becomes true for what a server may refuse [1.5.4].
+ */
+static inline bool text_check(struct span s, bool *has_controls)
 {
-    return cur_bin(c, out) && utf8_is_valid(*out);
+    const unsigned found = utf8_scan(s);
+
+    *has_controls |= (found & UTF8_CONTROL) != 0;
+    return (found & (UTF8_ILL_FORMED | UTF8_NUL)) == 0;
+}
+
+static inline bool cur_utf8(struct cursor *c, struct span *out, bool *has_controls)
+{
+    return cur_bin(c, out) && text_check(*out, has_controls);
 }
 
 /* A packet identifier; 0 is never one [MQTT-2.2.1-3]. */
@@ -67,8 +77,9 @@ static inline enum dec_rc cur_last_props(struct cursor *c, struct props *out, en
     return rc;
 }
 
-/* Of a topic name: UTF-8, no U+0000, no wildcards. An empty one is the caller's to judge. */
-static inline enum dec_rc topic_name_check(struct span s, const char **why)
+/* Of a topic name: UTF-8, no U+0000, no wildcards. An empty one is the caller's to judge, and so
+ * are control characters. */
+static inline enum dec_rc topic_name_check(struct span s, bool *has_controls, const char **why)
 {
     const unsigned found = utf8_scan(s);
 
@@ -80,6 +91,10 @@ static inline enum dec_rc topic_name_check(struct span s, const char **why)
     }
     if (found & UTF8_NUL) {
         return dec_fail(DEC_MALFORMED, why, "U+0000 in a topic name"); /* [MQTT-1.5.4-2] */
+    }
+    *has_controls |= (found & UTF8_CONTROL) != 0;
+    if (!(found & UTF8_WILDCARD)) {
+        return DEC_OK;
     }
     return dec_fail(DEC_TOPIC_NAME, why, "wildcard in a topic name");
 }

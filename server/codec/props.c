@@ -129,15 +129,16 @@ static bool read_item(struct cursor *c, struct prop_item *out)
     return ok;
 }
 
-static enum dec_rc check_text(const struct prop_rule *rule, const struct prop_item *item,
-                              const char **why)
+static enum dec_rc check_text(struct props *out, const struct prop_rule *rule,
+                              const struct prop_item *item, const char **why)
 {
     if (rule->type == TYPE_TOPIC) {
         return item->value.n == 0 ? dec_fail(DEC_TOPIC_NAME, why, "empty response topic")
-                                  : topic_name_check(item->value, why);
+                                  : topic_name_check(item->value, &out->has_controls, why);
     }
     if (rule->type == TYPE_STRING || rule->type == TYPE_PAIR) {
-        if (!utf8_is_valid(item->value) || !utf8_is_valid(item->key)) {
+        if (!text_check(item->value, &out->has_controls) ||
+            !text_check(item->key, &out->has_controls)) {
             return dec_fail(DEC_MALFORMED, why, "string property is not UTF-8");
         }
     }
@@ -197,7 +198,7 @@ static enum dec_rc decode_item(struct props *out, struct cursor *c, unsigned pla
     if (!is_in_range(rule, item.number)) {
         return dec_fail(DEC_PROTOCOL, why, "property value out of range");
     }
-    rc = check_text(rule, &item, why);
+    rc = check_text(out, rule, &item, why);
     if (rc == DEC_OK) {
         out->present |= UINT64_C(1) << item.id;
         if (!again) {

@@ -49,6 +49,7 @@ struct props {
     uint8_t wildcard_available;
     uint8_t subscription_id_available;
     uint8_t shared_available;
+    bool has_controls; /* in a string: control characters or noncharacters */
     struct span content_type;
     struct span response_topic;
     struct span correlation_data;

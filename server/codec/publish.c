@@ -29,6 +29,7 @@ static enum dec_rc decode_props(struct publish *out, struct cursor *c, bool from
     if (rc != DEC_OK) {
         return rc;
     }
+    out->has_controls |= out->props.has_controls;
     if (!from_server && props_has(&out->props, PROP_SUBSCRIPTION_ID)) {
         return dec_fail(DEC_PROTOCOL, why,
                         "subscription identifier from a client"); /* [MQTT-3.3.4-6] */
@@ -56,7 +57,7 @@ static enum dec_rc decode(struct publish *out, struct span body, uint8_t flags, 
         return dec_fail(DEC_MALFORMED, why, "topic name cut short");
     }
     out->topic_known = known.n > 0 && span_eq(out->topic, known);
-    rc = out->topic_known ? DEC_OK : topic_name_check(out->topic, why);
+    rc = out->topic_known ? DEC_OK : topic_name_check(out->topic, &out->has_controls, why);
     if (rc == DEC_OK && out->qos > 0) {
         rc = cur_packet_id(&c, &out->packet_id, why);
     }

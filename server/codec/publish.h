@@ -15,7 +15,8 @@ struct publish {
     uint8_t qos;
     bool dup;
     bool retain;
-    bool topic_known; /* see publish_decode_known() */
+    bool topic_known;  /* see publish_decode_known() */
+    bool has_controls; /* in a string: control characters or noncharacters; the caller's to judge */
 };
 
 /*

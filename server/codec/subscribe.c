@@ -41,7 +41,7 @@ static bool all_allowed(struct span codes, const uint8_t *allowed, size_t n)
     return true;
 }
 
-static enum dec_rc check_filter(struct span s, const char **why)
+static enum dec_rc check_filter(struct span s, bool *has_controls, const char **why)
 {
     unsigned found;
 
@@ -55,6 +55,7 @@ static enum dec_rc check_filter(struct span s, const char **why)
     if (found & UTF8_NUL) {
         return dec_fail(DEC_MALFORMED, why, "U+0000 in a topic filter"); /* [MQTT-1.5.4-2] */
     }
+    *has_controls |= (found & UTF8_CONTROL) != 0;
     return DEC_OK;
 }
 
@@ -73,7 +74,7 @@ static enum dec_rc check_options(uint8_t options, enum mqtt_version v, const cha
     return DEC_OK;
 }
 
-static enum dec_rc check_item(struct cursor *c, bool has_options, enum mqtt_version v,
+static enum dec_rc check_item(struct subscribe *out, struct cursor *c, enum mqtt_version v,
                               const char **why)
 {
     struct span filter;
@@ -83,10 +84,10 @@ static enum dec_rc check_item(struct cursor *c, bool has_options, enum mqtt_vers
     if (!cur_bin(c, &filter)) {
         return dec_fail(DEC_MALFORMED, why, "topic filter cut short");
     }
-    if (has_options && !cur_u8(c, &options)) {
+    if (out->options && !cur_u8(c, &options)) {
         return dec_fail(DEC_MALFORMED, why, "no subscription options behind a filter");
     }
-    rc = check_filter(filter, why);
+    rc = check_filter(filter, &out->has_controls, why);
     return rc == DEC_OK ? check_options(options, v, why) : rc;
 }
 
@@ -100,6 +101,7 @@ static enum dec_rc decode(struct subscribe *out, struct span body, enum mqtt_ver
     rc = cur_packet_id(&c, &out->packet_id, why);
     if (rc == DEC_OK && v == MQTT_5) {
         rc = cur_props(&c, &out->props, place, why);
+        out->has_controls = out->props.has_controls;
     }
     if (rc != DEC_OK) {
         return rc;
@@ -109,7 +111,7 @@ static enum dec_rc decode(struct subscribe *out, struct span body, enum mqtt_ver
         return dec_fail(DEC_PROTOCOL, why, "no topic filter"); /* [MQTT-3.8.3-2], [MQTT-3.10.3-2] */
     }
     while (rc == DEC_OK && !cur_at_end(&c)) {
-        rc = check_item(&c, out->options, v, why);
+        rc = check_item(out, &c, v, why);
         out->count++;
     }
     return rc;

@@ -18,6 +18,7 @@ struct subscribe {
     size_t count;       /* filters in the packet, at least 1 [MQTT-3.8.3-2] */
     struct span rest;   /* what subscribe_next() has not given yet */
     bool options;       /* SUBSCRIBE: an option byte behind each filter */
+    bool has_controls;  /* in a string: control characters or noncharacters */
 };
 
 struct subscribe_item {

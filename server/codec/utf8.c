@@ -11,15 +11,17 @@
 
 /*
  * Whether all eight bytes are below 0x80 and none is looked for. In a word without high bits, (w ^
- * c) - ONES raises a high bit in the lowest byte that equals c; a borrow may raise further ones
- * behind it, never before. So the sum of all tests is 0 exactly if no byte is hit.
+ * c) - ONES raises a high bit in the lowest byte that equals c, and w - ONES * c in the lowest that
+ * is less; a borrow may raise further ones behind it, never before. w + ONES raises it in each
+ * 0x7f. So the sum of all tests is 0 exactly if no byte is hit.
  */
 static inline bool word_is_plain(uint64_t w, unsigned look)
 {
     uint64_t hit = w;
 
-    if (look & UTF8_NUL) {
-        hit |= w - ONES;
+    if (look & UTF8_CONTROL) { /* U+0000 among them */
+        hit |= w - ONES * ' ';
+        hit |= w + ONES;
     }
     if (look & UTF8_WILDCARD) {
         hit |= (w ^ (ONES * '+')) - ONES;
@@ -47,7 +49,7 @@ static inline uint64_t load_short(const uint8_t *p, size_t n)
         memcpy(&last, p + n - sizeof(last), sizeof(last));
         return (uint64_t)first << 32 | last;
     }
-    return (ONES << 24) | (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
+    return (ONES * ' ') << 24 | (uint64_t)p[0] << 16 | (uint64_t)p[n / 2] << 8 | p[n - 1];
 }
 
 static inline bool is_tail(const uint8_t *p, size_t n)
@@ -93,12 +95,34 @@ static size_t char_size(const uint8_t *p, size_t n)
     return size;
 }
 
-static inline unsigned class_of(uint8_t c)
+static unsigned class_of_ascii(uint8_t c)
 {
     if (c == 0) {
         return UTF8_NUL;
     }
+    if (c < ' ' || c == 0x7f) {
+        return UTF8_CONTROL;
+    }
     return c == '+' || c == '#' ? UTF8_WILDCARD : 0;
+}
+
+/* U+FDD0 to U+FDEF, and the last two code points of each plane. */
+static bool is_noncharacter(const uint8_t *p, size_t n)
+{
+    if (n == 3) {
+        return p[0] == 0xef &&
+               ((p[1] == 0xb7 && p[2] >= 0x90 && p[2] <= 0xaf) || (p[1] == 0xbf && p[2] >= 0xbe));
+    }
+    return n == 4 && (p[1] & 0x0f) == 0x0f && p[2] == 0xbf && p[3] >= 0xbe;
+}
+
+/* Of a whole character of n bytes. */
+static unsigned class_of(const uint8_t *p, size_t n)
+{
+    if (n == 1) {
+        return class_of_ascii(p[0]);
+    }
+    return (n == 2 && p[0] == 0xc2 && p[1] < 0xa0) || is_noncharacter(p, n) ? UTF8_CONTROL : 0;
 }
 
 /* Characters from *at on, until at least `until` is reached. */
@@ -114,7 +138,7 @@ static unsigned scan_chars(const uint8_t **at, const uint8_t *until, const uint8
             *at = end;
             return found | UTF8_ILL_FORMED;
         }
-        found |= class_of(*p);
+        found |= class_of(p, n);
         p += n;
     }
     *at = p;
@@ -150,7 +174,7 @@ static inline unsigned scan(struct span s, unsigned look)
 
 bool utf8_is_valid(struct span s)
 {
-    return (scan(s, UTF8_NUL) & (UTF8_ILL_FORMED | UTF8_NUL)) == 0;
+    return (scan(s, UTF8_CONTROL) & (UTF8_ILL_FORMED | UTF8_NUL)) == 0;
 }
 
 bool utf8_is_valid_payload(struct span s)
@@ -160,5 +184,5 @@ bool utf8_is_valid_payload(struct span s)
 
 unsigned utf8_scan(struct span s)
 {
-    return scan(s, UTF8_NUL | UTF8_WILDCARD);
+    return scan(s, UTF8_CONTROL | UTF8_WILDCARD);
 }

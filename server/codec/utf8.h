@@ -17,6 +17,7 @@ bool utf8_is_valid_payload(struct span s);
 #define UTF8_ILL_FORMED 1u /* the scan ends there */
 #define UTF8_NUL        2u
 #define UTF8_WILDCARD   4u /* '+' or '#' */
+#define UTF8_CONTROL    8u /* U+0001 to U+001F, U+007F to U+009F, or a noncharacter [1.5.4] */
 
 /* One pass for topic names and filters: bits of the above, 0 for a plain string. As fast as
  * utf8_is_valid(). */

@@ -404,6 +404,10 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
     }
     metric_add(a->env.metrics, METRIC_MESSAGES_RECEIVED, 1);
     rc = connect_decode(&c, f.body, &why);
+    if (rc == DEC_OK && c.has_controls && !a->config->accept_control_characters) {
+        rc = DEC_MALFORMED;
+        why = "control characters in a string";
+    }
     if (rc != DEC_OK) {
         refuse_decoded(a, p, rc, c.version, why);
         return false;

@@ -306,6 +306,9 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
         handle_malformed(sh, l, rc, why);
         return;
     }
+    if (handle_controls(sh, l, p.has_controls)) {
+        return;
+    }
     shard_count(sh, METRIC_PUBLISH_RECEIVED, 1);
     shard_count(sh, METRIC_PUBLISH_BYTES_RECEIVED, (int64_t)p.payload.n);
     sh->budget--;

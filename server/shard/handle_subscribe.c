@@ -337,6 +337,9 @@ static void handle(struct shard *sh, struct link *l, struct span body, decode_fn
             handle_malformed(sh, l, rc, why);
             return;
         }
+        if (handle_controls(sh, l, s.has_controls)) {
+            return;
+        }
         if (!begin(sh, l, &s, body)) {
             link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
             return;

@@ -797,6 +797,8 @@ void handle_disconnect(struct shard *sh, struct link *l, struct span body);
 void handle_pingreq(struct shard *sh, struct link *l);
 /* Closes for what a decoder said. */
 void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why);
+/* What a decoder has found in a packet's strings; true: refused as malformed. */
+bool handle_controls(struct shard *sh, struct link *l, bool has_controls);
 void sub_progress_free(struct sub_progress *p);
 
 _Static_assert(sizeof(struct link) <= 192, "a connection has outgrown its size class");

@@ -281,6 +281,15 @@ void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const ch
     link_close(sh, l, reason, why == NULL ? "malformed packet" : why);
 }
 
+bool handle_controls(struct shard *sh, struct link *l, bool has_controls)
+{
+    if (!has_controls || sh->cfg->accept_control_characters) {
+        return false;
+    }
+    handle_malformed(sh, l, DEC_MALFORMED, "control characters in a string");
+    return true;
+}
+
 /* CONNACK knows fewer reasons than DISCONNECT [MQTT 5.0, 3.2.2.2]. */
 static enum mqtt_reason connack_reason(enum mqtt_reason r)
 {

@@ -30,6 +30,12 @@ static size_t read_char(const uint8_t *p, size_t n, uint32_t *value)
     return size;
 }
 
+static int is_control(uint32_t value)
+{
+    return (value >= 1 && value <= 0x1f) || (value >= 0x7f && value <= 0x9f) ||
+           (value >= 0xfdd0 && value <= 0xfdef) || (value & 0xfffe) == 0xfffe;
+}
+
 static unsigned slow_scan(const uint8_t *p, size_t n)
 {
     unsigned found = 0;
@@ -42,6 +48,7 @@ static unsigned slow_scan(const uint8_t *p, size_t n)
             return found | UTF8_ILL_FORMED;
         }
         found |= value == 0 ? UTF8_NUL : 0;
+        found |= is_control(value) ? UTF8_CONTROL : 0;
         found |= value == '+' || value == '#' ? UTF8_WILDCARD : 0;
         at += size;
     }

@@ -222,6 +222,65 @@ class General(BrokerTest):
         self.assertTrue(c.is_alive())
 
 
+ODD = ["\x01", "\x0a", "\x1f", "\x7f", "\x80", "\x9b", "\ufdd0", "\ufdef", "\ufffe", "\uffff", "\U0001fffe", "\U0010ffff"]
+FINE = [" ", "~", "\xa0", "\ufdcf", "\ufdf0", "\ufffd", "\ufeff", "\U0001fffd"]
+
+
+def packets_with(s, version):
+    """What may hold a string, as (name, what comes first, the packet that is answered or ends it all)."""
+    name = "a%sb" % s
+    five = [("user property", None, publish("cc/t", "x", 1, 1, version=5, props=props((0x26, (name, "v"))))),
+            ("response topic", None, publish("cc/t", "x", 1, 1, version=5, props=props((0x08, name))))]
+    return [("topic", None, publish(name, "x", 1, 1, version=version)),
+            ("filter", None, subscribe(1, (name, 0), version=version)),
+            ("filter to leave", None, unsubscribe(1, name, version=version)),
+            ("client id", connect(name, version=version), None),
+            ("will topic", connect("cc-w", version=version, will=Will(name, "x")), None),
+            ("user name", connect("cc-u", version=version, username=name), None)] + (five if version == 5 else [])
+
+
+def is_taken(broker, hello, data, version):
+    with broker.client(version) as c:
+        try:
+            c.send(hello or connect("cc", version=version))
+            if c.expect_type(CONNACK).body[1] != 0:
+                return False
+            if data is not None:
+                c.send(data)
+                return c.recv().type in (PUBACK, SUBACK, UNSUBACK)
+            return True
+        except Closed:
+            return False
+
+
+def check_strings(test, strings, wanted):
+    for version in (3, 4, 5):
+        for s in strings:
+            for name, hello, data in packets_with(s, version):
+                if IS_MOSQUITTO and name == "user name" and version == 3:
+                    continue  # not looked at
+                with test.subTest("%s with U+%04X, version %d" % (name, ord(s), version)):
+                    test.assertEqual(is_taken(test.broker, hello, data, version), wanted)
+
+
+class ControlCharacters(BrokerTest):
+    """Refused as mosquitto does it, whose own clients end their connection when they receive one."""
+
+    def test_refused(self):
+        check_strings(self, ODD, False)
+
+    def test_the_rest_is_fine(self):
+        check_strings(self, FINE, True)
+
+
+@ours("accept_control_characters")
+class ControlCharactersAccepted(BrokerTest):
+    config = "accept_control_characters true"
+
+    def test_taken(self):
+        check_strings(self, ODD + FINE, True)
+
+
 class Prefixes(BrokerTest):
     config = "clientid_prefixes dev-\nauto_id_prefix zz-"
 

@@ -5,73 +5,86 @@
 /* Character sequences at the edges of Unicode's table 3-7. */
 static const struct {
     const char *hex;
-    bool ok;
+    unsigned found;
 } sequences[] = {
-    {"01", true},
-    {"7f", true},
-    {"c280", true},
-    {"dfbf", true},
-    {"e0a080", true},
-    {"e0bfbf", true},
-    {"e18080", true},
-    {"ecbfbf", true},
-    {"ed8080", true},
-    {"ed9fbf", true},
-    {"ee8080", true},
-    {"efbfbf", true},
-    {"efbbbf", true},
-    {"efb790", true},
-    {"efbfbe", true}, /* BOM and noncharacters stay */
-    {"f0908080", true},
-    {"f0bfbfbf", true},
-    {"f1808080", true},
-    {"f3bfbfbf", true},
-    {"f4808080", true},
-    {"f48fbfbf", true},
+    {"01", UTF8_CONTROL},
+    {"1f", UTF8_CONTROL},
+    {"20", 0},
+    {"7e", 0},
+    {"7f", UTF8_CONTROL},
+    {"c280", UTF8_CONTROL},
+    {"c29f", UTF8_CONTROL},
+    {"c2a0", 0},
+    {"d09f", 0},
+    {"dfbf", 0},
+    {"e0a080", 0},
+    {"e0bfbf", 0},
+    {"e18080", 0},
+    {"ecbfbf", 0},
+    {"ed8080", 0},
+    {"ed9fbf", 0},
+    {"ee8080", 0},
+    {"efbfbd", 0},
+    {"efbfbf", UTF8_CONTROL},
+    {"efbbbf", 0},
+    {"efb78f", 0},
+    {"efb790", UTF8_CONTROL},
+    {"efb7af", UTF8_CONTROL},
+    {"efb7b0", 0},
+    {"efbfbe", UTF8_CONTROL},
+    {"f0908080", 0},
+    {"f09fbfbd", 0},
+    {"f09fbfbe", UTF8_CONTROL},
+    {"f0afbebf", 0},
+    {"f0bfbfbf", UTF8_CONTROL},
+    {"f1808080", 0},
+    {"f3bfbfbf", UTF8_CONTROL},
+    {"f4808080", 0},
+    {"f48fbfbf", UTF8_CONTROL},
     /* tails alone, heads alone, bytes that are neither */
-    {"80", false},
-    {"bf", false},
-    {"c2", false},
-    {"df", false},
-    {"e0a0", false},
-    {"ef", false},
-    {"efbf", false},
-    {"f09080", false},
-    {"f090", false},
-    {"f4", false},
-    {"fe", false},
-    {"ff", false},
+    {"80", UTF8_ILL_FORMED},
+    {"bf", UTF8_ILL_FORMED},
+    {"c2", UTF8_ILL_FORMED},
+    {"df", UTF8_ILL_FORMED},
+    {"e0a0", UTF8_ILL_FORMED},
+    {"ef", UTF8_ILL_FORMED},
+    {"efbf", UTF8_ILL_FORMED},
+    {"f09080", UTF8_ILL_FORMED},
+    {"f090", UTF8_ILL_FORMED},
+    {"f4", UTF8_ILL_FORMED},
+    {"fe", UTF8_ILL_FORMED},
+    {"ff", UTF8_ILL_FORMED},
     /* a tail missing in the middle */
-    {"c241", false},
-    {"c2c2", false},
-    {"e08041", false},
-    {"e141bf", false},
-    {"e1bf41", false},
-    {"f19041bf", false},
-    {"f190bf41", false},
-    {"f141bfbf", false},
-    {"c3c0", false},
-    {"e18100", false},
+    {"c241", UTF8_ILL_FORMED},
+    {"c2c2", UTF8_ILL_FORMED},
+    {"e08041", UTF8_ILL_FORMED},
+    {"e141bf", UTF8_ILL_FORMED},
+    {"e1bf41", UTF8_ILL_FORMED},
+    {"f19041bf", UTF8_ILL_FORMED},
+    {"f190bf41", UTF8_ILL_FORMED},
+    {"f141bfbf", UTF8_ILL_FORMED},
+    {"c3c0", UTF8_ILL_FORMED},
+    {"e18100", UTF8_ILL_FORMED},
     /* overlong */
-    {"c080", false},
-    {"c0af", false},
-    {"c1bf", false},
-    {"e08080", false},
-    {"e09fbf", false},
-    {"f0808080", false},
-    {"f08fbfbf", false},
+    {"c080", UTF8_ILL_FORMED},
+    {"c0af", UTF8_ILL_FORMED},
+    {"c1bf", UTF8_ILL_FORMED},
+    {"e08080", UTF8_ILL_FORMED},
+    {"e09fbf", UTF8_ILL_FORMED},
+    {"f0808080", UTF8_ILL_FORMED},
+    {"f08fbfbf", UTF8_ILL_FORMED},
     /* surrogates: single, and a pair of them */
-    {"eda080", false},
-    {"edafbf", false},
-    {"edb080", false},
-    {"edbfbf", false},
-    {"eda081edb080", false},
+    {"eda080", UTF8_ILL_FORMED},
+    {"edafbf", UTF8_ILL_FORMED},
+    {"edb080", UTF8_ILL_FORMED},
+    {"edbfbf", UTF8_ILL_FORMED},
+    {"eda081edb080", UTF8_ILL_FORMED},
     /* above U+10FFFF, and the five and six byte forms of old */
-    {"f4908080", false},
-    {"f5808080", false},
-    {"f7bfbfbf", false},
-    {"f888808080", false},
-    {"fc8480808080", false},
+    {"f4908080", UTF8_ILL_FORMED},
+    {"f5808080", UTF8_ILL_FORMED},
+    {"f7bfbfbf", UTF8_ILL_FORMED},
+    {"f888808080", UTF8_ILL_FORMED},
+    {"fc8480808080", UTF8_ILL_FORMED},
 };
 
 /* In every alignment to the eight-byte steps: behind 0-17 letters, with 0-9 letters behind. */
@@ -79,16 +92,17 @@ static void test_sequences(void)
 {
     for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++) {
         struct bytes seq = bytes_of(sequences[i].hex);
+        const unsigned found = sequences[i].found;
+        const bool ok = found != UTF8_ILL_FORMED;
 
         for (size_t before = 0; before < 18; before++) {
             for (size_t after = 0; after < 10; after++) {
                 struct bytes s = bytes_fill(before + seq.n + after, 'x');
 
                 memcpy(s.p + before, seq.p, seq.n);
-                CHECK(sequences[i].hex, utf8_is_valid(bytes_span(s)) == sequences[i].ok);
-                CHECK(sequences[i].hex, utf8_is_valid_payload(bytes_span(s)) == sequences[i].ok);
-                CHECK(sequences[i].hex,
-                      utf8_scan(bytes_span(s)) == (sequences[i].ok ? 0 : UTF8_ILL_FORMED));
+                CHECK(sequences[i].hex, utf8_is_valid(bytes_span(s)) == ok);
+                CHECK(sequences[i].hex, utf8_is_valid_payload(bytes_span(s)) == ok);
+                CHECK(sequences[i].hex, utf8_scan(bytes_span(s)) == found);
                 bytes_free(&s);
             }
         }
@@ -119,6 +133,8 @@ static void test_every_byte(void)
 
         if (b == '+' || b == '#') {
             found = UTF8_WILDCARD;
+        } else if ((b > 0 && b < 0x20) || b == 0x7f) {
+            found = UTF8_CONTROL;
         }
         check_byte((uint8_t)b, found);
     }
@@ -142,6 +158,8 @@ static const struct {
     {"'abcdefgh+' 80", UTF8_WILDCARD | UTF8_ILL_FORMED},
     {"'abcdefgh' 80 '+'", UTF8_ILL_FORMED}, /* the scan ended before */
     {"00 ff", UTF8_NUL | UTF8_ILL_FORMED},
+    {"'a' 09 '/+/abcdefghijkl' 00", UTF8_WILDCARD | UTF8_NUL | UTF8_CONTROL},
+    {"'abcdefgh' efbfbe '/+'", UTF8_WILDCARD | UTF8_CONTROL},
     {"'abcdefg' e282ac e282ac e282ac", 0}, /* characters across the steps */
     {"f09f9880 f09f9880 f09f9880", 0},
     {"e282ac e282ac 'abcdefgh' e282ac '#'", UTF8_WILDCARD},
@@ -157,6 +175,12 @@ static void test_mixed(void)
                                 ((mixed[i].found & (UTF8_NUL | UTF8_ILL_FORMED)) == 0));
         bytes_free(&s);
     }
+}
+
+static bool is_control(uint32_t cp)
+{
+    return (cp >= 1 && cp <= 0x1f) || (cp >= 0x7f && cp <= 0x9f) ||
+           (cp >= 0xfdd0 && cp <= 0xfdef) || (cp & 0xfffe) == 0xfffe;
 }
 
 /* Every code point, encoded by the definition: all but U+0000 and the surrogates are allowed. */
@@ -186,6 +210,8 @@ static void test_every_code_point(void)
         }
         wrong += utf8_is_valid(span_of(s, n)) !=
                  (cp != 0 && cp < 0x110000 && (cp < 0xd800 || cp > 0xdfff));
+        wrong += cp < 0x110000 && (cp < 0xd800 || cp > 0xdfff) &&
+                 ((utf8_scan(span_of(s, n)) & UTF8_CONTROL) != 0) != is_control(cp);
     }
     CU_ASSERT_EQUAL(wrong, 0);
 }
