@@ -4,9 +4,10 @@
  * it away.
  *
  * Failure modes: no descriptors or memory - the listening sockets leave the epoll for a while, so
- * that a full backlog does not spin; silence - connections wait in a list in order of their
- * deadlines, which are all the same time after accept; a refused CONNECT - its CONNACK is sent, our
- * direction closed, and the rest read away for a moment so that the answer is not lost to a reset.
+ * that a full backlog does not spin, and come back when the kernel takes them; silence -
+ * connections wait in a list in order of their deadlines, which are all the same time after accept;
+ * a refused CONNECT - its CONNACK is sent, our direction closed, and the rest read away for a
+ * moment so that the answer is not lost to a reset.
  */
 #include "server/net/acceptor.h"
 
@@ -44,6 +45,7 @@ struct pending {
 struct accept_fd {
     struct listener *listener;
     int fd;
+    bool watched; /* in the epoll */
 };
 
 struct acceptor {
@@ -55,8 +57,9 @@ struct acceptor {
     _Atomic bool stop; /* release by stop(), acquire by the thread; the eventfd wakes it */
     struct accept_fd *fds;
     size_t nfds;
-    bool accepting;
-    bool failing; /* accept() fails for want of something; said */
+    bool accepting; /* it should be: sockets that are not watched are tried again */
+    bool deaf;      /* some could not be watched; said */
+    bool failing;   /* accept() fails for want of something; said */
     int64_t paused_until_ms;
     int64_t now_ms;
     struct pending waiting, lingering; /* list heads, in order of deadlines */
@@ -453,25 +456,47 @@ static void pending_ready(struct acceptor *a, struct pending *p)
 
 /* ---- accepting ---- */
 
-static void set_accepting(struct acceptor *a, bool on)
+/* False: errno; it is not watched. */
+static bool watch(struct acceptor *a, struct accept_fd *af)
 {
-    if (a->accepting == on) {
-        return;
-    }
-    a->accepting = on;
+    af->watched = af->watched || loop_add(&a->loop, af->fd, LOOP_ACCEPT, af);
+    return af->watched;
+}
+
+/* False: the kernel did not take all of them (errno). turn() tries again. */
+static bool begin_accepting(struct acceptor *a)
+{
+    bool all = true;
+    int why = 0;
+
+    a->accepting = true;
     for (size_t i = 0; i < a->nfds; i++) {
-        if (on) {
-            loop_add(&a->loop, a->fds[i].fd, LOOP_ACCEPT, &a->fds[i]);
-        } else {
-            loop_del(&a->loop, a->fds[i].fd);
+        if (!watch(a, &a->fds[i])) {
+            why = errno;
+            all = false;
         }
     }
+    if (!all && !a->deaf) {
+        errno = why;
+        log_limited(a->env.log, LOGL_ERROR, LOGR_NET,
+                    "cannot wait for connections: %m; tried again until it works");
+    }
+    a->deaf = !all;
+    a->paused_until_ms = a->now_ms + PAUSE_MS;
+    errno = why;
+    return all;
 }
 
 static void pause_accepting(struct acceptor *a)
 {
     a->paused_until_ms = a->now_ms + PAUSE_MS;
-    set_accepting(a, false);
+    a->accepting = false;
+    for (size_t i = 0; i < a->nfds; i++) {
+        if (a->fds[i].watched) {
+            loop_del(&a->loop, a->fds[i].fd);
+            a->fds[i].watched = false;
+        }
+    }
 }
 
 static void accept_failed(struct acceptor *a)
@@ -577,7 +602,7 @@ static int wait_ms(const struct acceptor *a)
     if (a->lingering.next != &a->lingering && a->lingering.next->deadline_ms < until) {
         until = a->lingering.next->deadline_ms;
     }
-    if (!a->accepting && a->paused_until_ms < until) {
+    if ((!a->accepting || a->deaf) && a->paused_until_ms < until) {
         until = a->paused_until_ms;
     }
     if (until == INT64_MAX) {
@@ -615,8 +640,8 @@ static void turn(struct acceptor *a)
     }
     expire_list(a, &a->waiting);
     expire_list(a, &a->lingering);
-    if (!a->accepting && a->now_ms >= a->paused_until_ms) {
-        set_accepting(a, true);
+    if ((!a->accepting || a->deaf) && a->now_ms >= a->paused_until_ms) {
+        (void)begin_accepting(a);
     }
 }
 
@@ -648,8 +673,8 @@ static bool gather_fds(struct acceptor *a)
     a->nfds = 0;
     for (size_t i = 0; i < a->env.nlisteners; i++) {
         for (unsigned j = 0; j < a->env.listeners[i].nfds; j++) {
-            a->fds[a->nfds++] =
-                (struct accept_fd){&a->env.listeners[i], a->env.listeners[i].fds[j]};
+            a->fds[a->nfds++] = (struct accept_fd){.listener = &a->env.listeners[i],
+                                                   .fd = a->env.listeners[i].fds[j]};
         }
     }
     return true;
@@ -689,7 +714,10 @@ bool acceptor_start(struct acceptor **out, const struct acceptor_env *env)
         acceptor_free(a);
         return false;
     }
-    set_accepting(a, true);
+    if (!begin_accepting(a)) {
+        acceptor_free(a);
+        return false;
+    }
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 256 * 1024);
     rc = pthread_create(&a->thread, &attr, run, a);

@@ -304,6 +304,7 @@ enum link_state {
     LINK_OPEN,
     LINK_CLOSING,   /* in the doomed list */
     LINK_LINGERING, /* answered, our direction shut; the client is gone from it */
+    LINK_GONE,      /* closed and empty; a list of the turn still leads to it */
 };
 
 /* 192 bytes, a size class of the allocator: idle connections are counted by the 100,000. */
@@ -330,7 +331,7 @@ struct link {
     uint32_t nacks;
     uint32_t keep_alive_ms; /* 1.5 times the interval; 0: off */
     uint8_t reason;         /* enum mqtt_reason for DISCONNECT; 0: none is sent */
-    uint8_t state : 2;      /* enum link_state */
+    uint8_t state : 3;      /* enum link_state */
     uint8_t version : 3;
     bool readable : 1; /* the socket may hold bytes */
     bool unparsed : 1; /* the kept tail may hold whole packets */
@@ -338,14 +339,14 @@ struct link {
     bool is_dirty : 1;
     bool is_paused : 1;
     bool hung_up : 1;
-    bool orderly : 1;      /* DISCONNECT came: no will */
-    bool lazy_acks : 1;    /* durability memory: answers do not wait for the store */
-    bool store_pause : 1;  /* unread because the store takes nothing */
-    bool plain_out : 1;    /* packets to it are the same as to any other of its version */
-    bool opened : 1;       /* CONNACK has left */
-    bool said_goodbye : 1; /* it ends because the client or we wished so: no lingering */
-    bool had_pause : 1;    /* back-pressure: this publisher was left unread for its time */
-    bool moved : 1;        /* bytes have left since memory was last looked for */
+    bool orderly : 1;        /* DISCONNECT came: no will */
+    bool lazy_acks : 1;      /* durability memory: answers do not wait for the store */
+    bool store_pause : 1;    /* unread because the store takes nothing */
+    bool plain_out : 1;      /* packets to it are the same as to any other of its version */
+    bool opened : 1;         /* CONNACK has left */
+    bool said_goodbye : 1;   /* it ends because the client or we wished so: no lingering */
+    bool had_pause : 1;      /* back-pressure: this publisher was left unread for its time */
+    uint8_t moved_round : 4; /* of the shard's relief, in which bytes left last */
 };
 
 /* ---- deliveries ---- */
@@ -412,6 +413,22 @@ struct onward {
     struct part_list parts; /* likewise */
 };
 
+#define RELIEF_ROUNDS 16u /* link.moved_round has the bits */
+
+/* The look for who holds memory, see relief.c. */
+struct relief {
+    int64_t since_ms;       /* of the pressure; 0: there is none */
+    int64_t round_since_ms; /* since then connections have to show that they read */
+    int64_t next_ms;        /* when a slow consumer may be closed again */
+    size_t most;            /* held by the worst so far */
+    uint64_t worst;         /* its uid */
+    uint32_t worst_at;      /* its bucket */
+    uint32_t at, cap;       /* cursor in the table of sessions, which had so many buckets */
+    unsigned round;
+    bool looking;
+    bool though_it_reads;
+};
+
 /* Whether tickets of a publisher were worth holding lately, see ticket.h. */
 struct hold_memo {
     uint32_t publisher; /* of its uid */
@@ -450,13 +467,11 @@ struct shard {
     struct delivery *jobs, **jobs_last;
     struct replay_set *replays, **replays_last; /* clients with retained messages to come */
     struct client *dying;
-    bool work_left;            /* the next wait is none */
-    bool backlog;              /* another shard's mailbox is far behind */
-    int64_t pressure_since_ms; /* 0: there is none */
-    int64_t moves_since_ms;    /* since then connections have to show that they read */
-    int64_t relief_ms;         /* next time a slow consumer may be closed */
-    int64_t budget;            /* deliveries left in this turn */
-    uint32_t mark;             /* moves with every collection */
+    bool work_left; /* the next wait is none */
+    bool backlog;   /* another shard's mailbox is far behind */
+    struct relief relief;
+    int64_t budget; /* deliveries left in this turn */
+    uint32_t mark;  /* moves with every collection */
     struct copy *copies;
     uint32_t copies_cap;
     uint32_t *ids;
@@ -530,7 +545,10 @@ void link_flush(struct shard *sh, struct link *l);
  */
 void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const char *why);
 void link_reap(struct shard *sh, struct link *l); /* the end itself */
+/* Its end. A list of the turn may still lead to it: whoever takes it from there as LINK_GONE calls
+ * link_forget(). */
 void link_free(struct shard *sh, struct link *l);
+void link_forget(struct link *l);
 void link_drop_acks(struct shard *sh, struct link *l); /* answers that will not leave any more */
 void link_pause(struct shard *sh, struct link *l, int64_t until_ms);
 void link_touch_keepalive(struct shard *sh, struct link *l);
@@ -556,6 +574,9 @@ void link_slot_failed(struct shard *sh,
                       struct ack_slot *s); /* the store refused: no answer, close */
 void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
               enum mqtt_reason reason);
+
+/* relief.c: a slice of the look for who holds memory; true: more to do at once */
+bool relief_run(struct shard *sh);
 
 /* client.c */
 bool clients_init(struct shard *sh);

@@ -177,41 +177,6 @@ static void link5_free(struct link5 *v5)
     free(v5);
 }
 
-/* Takes l out of the singly linked list at *head; at a turn's end these lists are short or empty.
- */
-static void unlink_from(struct link **head, struct link *l, size_t next_at)
-{
-    while (*head != NULL && *head != l) {
-        head = (struct link **)((char *)*head + next_at);
-    }
-    if (*head == l) {
-        *head = *(struct link **)((char *)l + next_at);
-    }
-}
-
-static void leave_lists(struct shard *sh, struct link *l)
-{
-    if (l->is_ready) {
-        struct link **at = &sh->ready;
-        unlink_from(&sh->ready, l, offsetof(struct link, ready_next));
-        while (*at != NULL) {
-            at = &(*at)->ready_next;
-        }
-        sh->ready_last = at;
-        l->is_ready = false;
-        sh->nready--;
-    }
-    if (l->is_dirty) {
-        unlink_from(&sh->dirty, l, offsetof(struct link, dirty_next));
-        l->is_dirty = false;
-        sh->ndirty--;
-    }
-    if (l->is_paused) {
-        unlink_from(&sh->paused, l, offsetof(struct link, paused_next));
-        l->is_paused = false;
-    }
-}
-
 static void leave_lingering(struct shard *sh, struct link *l)
 {
     if (l->linger_prev != NULL) {
@@ -224,10 +189,18 @@ static void leave_lingering(struct shard *sh, struct link *l)
     }
 }
 
+void link_forget(struct link *l)
+{
+    assert(l->state == LINK_GONE && l->conn.fd < 0);
+    if (!l->is_ready && !l->is_dirty) {
+        free(l);
+    }
+}
+
 void link_free(struct shard *sh, struct link *l)
 {
+    assert(l->state != LINK_GONE && !l->is_paused);
     timer_cancel(&sh->wheel, &l->timer);
-    leave_lists(sh, l);
     if (l->state == LINK_LINGERING) {
         leave_lingering(sh, l);
     }
@@ -237,7 +210,10 @@ void link_free(struct shard *sh, struct link *l)
     conn_fini(&l->conn); /* also takes it out of the epoll: nobody else has the descriptor */
     /* relaxed: counts for a limit. */
     atomic_fetch_sub_explicit(&l->listener->connections, 1, memory_order_relaxed);
-    free(l);
+    /* Looking for it in lists of thousands, once for each of thousands that end, would stop the
+     * turn. */
+    l->state = LINK_GONE;
+    link_forget(l);
 }
 
 void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const char *why)
@@ -326,8 +302,8 @@ void link_reap(struct shard *sh, struct link *l)
     size_t written = 0;
     bool flushed;
 
+    assert(l->state == LINK_CLOSING && !l->is_paused);
     timer_cancel(&sh->wheel, &l->timer);
-    leave_lists(sh, l);
     say_goodbye(sh, l);
     flushed = !l->hung_up && conn_flush(&l->conn, &written) == CONN_OK;
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
@@ -513,7 +489,9 @@ void link_flush(struct shard *sh, struct link *l)
     size_t written;
     enum conn_rc rc = conn_flush(&l->conn, &written);
 
-    l->moved = l->moved || written > 0;
+    if (written > 0) {
+        l->moved_round = sh->relief.round & (RELIEF_ROUNDS - 1u);
+    }
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
     if (rc == CONN_ERROR) {
         l->hung_up = true;

@@ -19,8 +19,6 @@
 #define MATCH_CACHE_SLOTS 16384u
 #define FILTERS_PER_SLOT  2u /* of the match caches of all shards together, where that is more */
 #define MAIL_PER_TURN     4096
-#define RELIEF_MS         250
-#define READERS_MAX_MS    10000 /* short of memory for so long, even readers are closed */
 
 /* ---- mail ---- */
 
@@ -151,7 +149,9 @@ static void flush_dirty(struct shard *sh)
         sh->dirty = l->dirty_next;
         sh->ndirty--;
         l->is_dirty = false;
-        if (l->state != LINK_CLOSING && l->state != LINK_LINGERING) {
+        if (l->state == LINK_GONE) {
+            link_forget(l);
+        } else if (l->state != LINK_CLOSING && l->state != LINK_LINGERING) {
             link_flush(sh, l);
         }
     }
@@ -189,7 +189,9 @@ static bool read_ready(struct shard *sh)
     for (uint32_t n = sh->nready; n > 0 && sh->budget > 0; n--) {
         struct link *l = take_ready(sh);
 
-        if (read_link(sh, l, n > 1)) {
+        if (l->state == LINK_GONE) {
+            link_forget(l);
+        } else if (read_link(sh, l, n > 1)) {
             link_ready(sh, l);
         }
         if (sh->ndirty >= TURN_FLUSH) {
@@ -221,16 +223,36 @@ static void resume_paused(struct shard *sh)
     }
 }
 
-static void reap_doomed(struct shard *sh)
+/* Who is about to end waits for nothing. One pass for all of them: thousands may be paused. */
+static void unpause_doomed(struct shard *sh)
 {
-    while (sh->doomed != NULL) {
-        struct link *l = sh->doomed;
-        sh->doomed = l->doomed_next;
-        link_reap(sh, l);
+    struct link **at = &sh->paused;
+
+    while (*at != NULL) {
+        struct link *l = *at;
+        if (l->state == LINK_CLOSING) {
+            *at = l->paused_next;
+            l->is_paused = false;
+        } else {
+            at = &l->paused_next;
+        }
     }
 }
 
-/* ---- memory ---- */
+static void reap_doomed(struct shard *sh)
+{
+    while (sh->doomed != NULL) { /* the end of some may doom others */
+        struct link *list = sh->doomed;
+
+        sh->doomed = NULL;
+        unpause_doomed(sh);
+        while (list != NULL) {
+            struct link *l = list;
+            list = l->doomed_next;
+            link_reap(sh, l);
+        }
+    }
+}
 
 /* A target's mailbox is far behind: publishers here rest a little. Looked at once a turn. */
 static bool has_backlog(const struct shard *sh)
@@ -244,87 +266,6 @@ static bool has_backlog(const struct shard *sh)
     return false;
 }
 
-/* What the end of its connection gives back: the queue of a session that stays stays as well, but
- * for what may go to disk. */
-static size_t weight(const struct shard *sh, const struct client *c)
-{
-    const struct outq *q = c->out;
-
-    if (c->link == NULL) {
-        return 0;
-    }
-    if (q == NULL || (c->durable && !sh->spills)) {
-        return c->link->conn.out_n;
-    }
-    if (!c->stored) { /* what is in flight is not held */
-        return c->link->conn.out_n + q->bytes - q->inflight_bytes;
-    }
-    return c->link->conn.out_n + q->bytes - (c->durable ? q->disk.bytes : 0);
-}
-
-/* From here on each has to show that it reads. */
-static void expect_moves(struct shard *sh)
-{
-    sh->moves_since_ms = sh->now_ms;
-    for (uint32_t i = 0; i < sh->clients_cap; i++) {
-        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
-            if (c->link != NULL) {
-                c->link->moved = false;
-            }
-        }
-    }
-}
-
-/* Who holds most of what its end would give back; NULL: nobody holds much. */
-static struct client *slowest(const struct shard *sh, bool though_it_reads)
-{
-    struct client *worst = NULL;
-    size_t most = sh->cfg->output_buffer_limit;
-
-    for (uint32_t i = 0; i < sh->clients_cap; i++) {
-        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
-            const size_t w = weight(sh, c);
-            if (w >= most && (though_it_reads || !c->link->moved)) {
-                worst = c;
-                most = w;
-            }
-        }
-    }
-    return worst;
-}
-
-/* Memory stays short: the connection that holds most of it and does not read goes. If all read,
- * time may be all it takes; after long it is the one that reads least. */
-static void relieve(struct shard *sh)
-{
-    struct client *worst;
-    bool long_since;
-
-    if (!atomic_load_explicit(&sh->b->memory_pressure, memory_order_relaxed)) {
-        sh->pressure_since_ms = 0;
-        return;
-    }
-    if (sh->pressure_since_ms == 0) {
-        sh->pressure_since_ms = sh->now_ms;
-        expect_moves(sh);
-    }
-    if (sh->now_ms - sh->moves_since_ms < PAUSE_MAX_MS || sh->now_ms < sh->relief_ms) {
-        return;
-    }
-    sh->relief_ms = sh->now_ms + RELIEF_MS;
-    long_since = sh->now_ms - sh->pressure_since_ms >= READERS_MAX_MS;
-    worst = slowest(sh, long_since);
-    if (worst == NULL) {
-        expect_moves(sh);
-        return;
-    }
-    shard_count(sh, METRIC_SLOW_CONSUMERS_CLOSED, 1);
-    log_limited(sh->b->log, LOGL_WARNING, LOGR_SLOW_CONSUMER,
-                "memory_limit reached: closing the slowest consumer, client " CLIENT_FMT,
-                CLIENT_ARGS(worst));
-    link_close(sh, worst->link, RC_QUOTA_EXCEEDED, NULL);
-}
-
 /* ---- turns ---- */
 
 static int wait_ms(struct shard *sh)
@@ -335,7 +276,7 @@ static int wait_ms(struct shard *sh)
     if (sh->work_left || sh->post.inbox != NULL) {
         return 0;
     }
-    if (sh->paused != NULL || sh->pressure_since_ms != 0) {
+    if (sh->paused != NULL || sh->relief.since_ms != 0) {
         return TIMER_TICK_MS;
     }
     ms = timer_wheel_wait_ms(&sh->wheel, sh->now_ms);
@@ -463,7 +404,7 @@ static void take_turn(struct shard *sh, int n)
     if (sh->replays != NULL) {
         left = replay_run(sh) || left;
     }
-    relieve(sh);
+    left = relief_run(sh) || left;
     ticket_run_gone(sh);
     ticket_flush_chain(sh); /* the store begins while we write */
     flush_bundles(sh);
@@ -675,6 +616,12 @@ void shard_destroy(struct shard *sh)
     while (sh->lingering != NULL) {
         link_free(sh, sh->lingering);
     }
+    while (sh->ready != NULL) { /* connections that have gone: all have */
+        struct link *l = take_ready(sh);
+        assert(l->state == LINK_GONE);
+        link_forget(l);
+    }
+    flush_dirty(sh); /* likewise */
     sh->ending = true;
     if (sh->clients != NULL) {
         free_jobs(sh);

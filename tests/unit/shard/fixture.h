@@ -185,7 +185,7 @@ static inline size_t message(uint8_t *p, const char *topic)
 }
 
 /* The k-th client id that belongs to the shard. */
-static void id_of(const struct fixture *f, unsigned shard, unsigned k, char *id, size_t cap)
+static inline void id_of(const struct fixture *f, unsigned shard, unsigned k, char *id, size_t cap)
 {
     for (unsigned i = 0;; i++) {
         (void)snprintf(id, cap, "c%u-%u", k, i);
