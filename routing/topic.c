@@ -3,14 +3,14 @@
 
 #include <string.h>
 
-static bool levels_within(const char *t, size_t n, unsigned max_levels)
+static bool separators_within(const char *t, size_t n, unsigned max)
 {
-    size_t levels = 1;
+    size_t separators = 0;
 
     for (const char *p = t; (p = memchr(p, '/', (size_t)(t + n - p))) != NULL; p++) {
-        levels++;
+        separators++;
     }
-    return levels <= max_levels;
+    return separators <= max;
 }
 
 #define ONES UINT64_C(0x0101010101010101)
@@ -25,9 +25,9 @@ static uint64_t bytes_that_are(uint64_t w, char c)
 }
 
 /* Eight bytes at a time: each topic that differs from the one before is looked through here. */
-bool topic_name_is_valid(const char *t, size_t n, unsigned max_levels)
+bool topic_name_is_valid(const char *t, size_t n, unsigned max_separators)
 {
-    size_t levels = 1;
+    size_t separators = 0;
     uint64_t forbidden = 0;
     size_t i = 0;
 
@@ -39,13 +39,13 @@ bool topic_name_is_valid(const char *t, size_t n, unsigned max_levels)
 
         memcpy(&w, t + i, sizeof(w));
         forbidden |= bytes_that_are(w, '+') | bytes_that_are(w, '#') | bytes_that_are(w, '\0');
-        levels += ((bytes_that_are(w, '/') >> 7) * ONES) >> 56;
+        separators += ((bytes_that_are(w, '/') >> 7) * ONES) >> 56;
     }
     for (; i < n; i++) {
         forbidden |= t[i] == '+' || t[i] == '#' || t[i] == '\0';
-        levels += t[i] == '/';
+        separators += t[i] == '/';
     }
-    return forbidden == 0 && levels <= max_levels;
+    return forbidden == 0 && separators <= max_separators;
 }
 
 /* A wildcard fills its level; '#' also ends the filter. */
@@ -57,7 +57,7 @@ static bool wildcard_is_alone(const char *f, size_t n, size_t at)
     return at + 1 == n || (f[at] == '+' && f[at + 1] == '/');
 }
 
-bool topic_filter_is_valid(const char *f, size_t n, unsigned max_levels)
+bool topic_filter_is_valid(const char *f, size_t n, unsigned max_separators)
 {
     if (n == 0 || n > TOPIC_MAX || memchr(f, '\0', n) != NULL) {
         return false;
@@ -67,7 +67,7 @@ bool topic_filter_is_valid(const char *f, size_t n, unsigned max_levels)
             return false;
         }
     }
-    return levels_within(f, n, max_levels);
+    return separators_within(f, n, max_separators);
 }
 
 bool topic_matches(const char *filter, size_t fn, const char *topic, size_t tn)

@@ -13,13 +13,13 @@
 
 #define TOPIC_MAX 65535u /* bytes [MQTT-4.7.3-3] */
 
-/* 1..65535 bytes, no wildcards [MQTT-3.3.2-2], no U+0000 [MQTT-4.7.3-2], at most max_levels levels.
- */
-bool topic_name_is_valid(const char *t, size_t n, unsigned max_levels);
+/* 1..65535 bytes, no wildcards [MQTT-3.3.2-2], no U+0000 [MQTT-4.7.3-2], at most
+ * max_separators '/'. */
+bool topic_name_is_valid(const char *t, size_t n, unsigned max_separators);
 
 /* '#' alone in the last level, '+' alone in its level [MQTT-4.7.1-2,3]; else as names. Not for
  * "$share". */
-bool topic_filter_is_valid(const char *f, size_t n, unsigned max_levels);
+bool topic_filter_is_valid(const char *f, size_t n, unsigned max_separators);
 
 /* Whether a valid filter matches a valid name; '$' rule of [MQTT-4.7.2-1] included. */
 bool topic_matches(const char *filter, size_t fn, const char *topic, size_t tn);

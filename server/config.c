@@ -350,12 +350,18 @@ static bool warn_lost_keys(struct config_parser *p)
 
 static bool settle_listeners(struct config_parser *p, const struct config_overrides *o)
 {
-    bool open = p->default_open || (o->nports > 0 && p->nscopes > 1);
+    bool open = p->default_open;
     uint16_t file_port = p->scopes[0].l.port != 0 ? p->scopes[0].l.port : CONFIG_PORT_DEFAULT;
-    const uint16_t *ports = o->nports > 0 ? o->ports : &file_port;
-    size_t nports = o->nports > 0 ? o->nports : 1;
+    bool use_file =
+        o->nports == 0 || p->nscopes > 1; /* mosquitto, too, has no -p beside listeners */
+    const uint16_t *ports = use_file ? &file_port : o->ports;
+    size_t nports = use_file ? 1 : o->nports;
     bool ok = true;
 
+    if (o->nports > 0 && use_file) {
+        ok = config_warn(p, "-p %u: has no effect: the configuration file names its listeners",
+                         o->ports[0]);
+    }
     p->c->local_only = !open && p->nscopes == 1;
     if (!key_seen(p, "allow_anonymous", NULL)) {
         p->c->allow_anonymous = p->c->local_only;

@@ -93,7 +93,7 @@ struct config {
     uint32_t max_packet_size;    /* bytes of the whole packet */
     uint32_t message_size_limit; /* bytes of payload */
     uint64_t memory_limit;       /* bytes, resolved: never 0 */
-    uint32_t max_topic_levels;   /* 1.. */
+    uint32_t max_topic_levels;   /* separators, 1.. */
     uint32_t max_subscriptions_per_client;
     uint64_t max_retained_messages;
     uint64_t max_retained_bytes;

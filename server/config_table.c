@@ -165,7 +165,7 @@ static const struct config_key limits[] = {
      .offset = U64(max_inflight_bytes),
      .dflt = "0",
      .max = ALL_BYTES,
-     .help = "The same in bytes; one message may always be on its way. 0: no limit."},
+     .help = "The same in bytes of payload; one message may always be on its way. 0: no limit."},
     {.name = "max_queued_messages",
      .type = CONFIG_UINT,
      .flags = RELOAD,
@@ -182,7 +182,9 @@ static const struct config_key limits[] = {
      .offset = U64(max_queued_bytes),
      .dflt = "256M",
      .max = ALL_BYTES,
-     .help = "The same in bytes. 0: no limit."},
+     .help = "The same in bytes of memory, those on their way included: each message takes its "
+             "topic, payload "
+             "and properties and some 100 bytes. 0: no limit."},
     {.name = "max_packet_size",
      .type = CONFIG_SPECIAL,
      .set = config_set_max_packet_size,
@@ -220,7 +222,8 @@ static const struct config_key limits[] = {
      .dflt = "200",
      .min = 1,
      .max = 65535,
-     .help = "Levels a topic or a filter may have."},
+     .help =
+         "Separators (\\(lq/\\(rq) a topic or a filter may have. mosquitto's limit is 200, fixed."},
     {.name = "max_subscriptions_per_client",
      .type = CONFIG_UINT,
      .flags = RELOAD | OURS,

@@ -321,7 +321,7 @@ static void hand_over(struct acceptor *a, struct pending *p, const struct connec
     h->bytes_n = in.n;
     h->connect_n = connect_n;
     /* The views have to point into the bytes that travel: decoded again there. */
-    if (frame_next(span_of(h->bytes, connect_n), connect_n, &f, &why) != FRAME_OK ||
+    if (frame_next_31(span_of(h->bytes, connect_n), connect_n, &f, &why) != FRAME_OK ||
         connect_decode(&moved, f.body, &why) != DEC_OK) {
         abort(); /* the same bytes decoded a moment ago */
     }
@@ -389,7 +389,8 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
         refuse(a, p, NULL, 0, "first packet is not a CONNECT");
         return false;
     }
-    switch (frame_next(in, a->config->max_connect_size, &f, &why)) {
+    /* Which version speaks is known behind the header only, and 3.1 does not use its flags. */
+    switch (frame_next_31(in, a->config->max_connect_size, &f, &why)) {
     case FRAME_NEED_MORE:
         if (!conn_keep(&p->conn, in, f.total)) {
             pending_free(a, p);
@@ -407,6 +408,10 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
     }
     metric_add(a->env.metrics, METRIC_MESSAGES_RECEIVED, 1);
     rc = connect_decode(&c, f.body, &why);
+    if (rc == DEC_OK && f.flags != 0 && c.version != MQTT_3_1) {
+        refuse(a, p, NULL, 0, "reserved flags in the header of CONNECT"); /* [MQTT-2.1.3-1] */
+        return false;
+    }
     if (rc == DEC_OK && c.has_controls && !a->config->accept_control_characters) {
         rc = DEC_MALFORMED;
         why = "control characters in a string";

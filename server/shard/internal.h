@@ -144,6 +144,7 @@ struct out_msg {
     uint64_t seq;                /* the entry's number in the store; 0: none */
     struct out_extra *extra;     /* owned; NULL: neither identifiers nor group */
     uint32_t bytes;              /* accounted for the session */
+    uint32_t payload;            /* bytes of it; 0 where the payload is not needed again */
     uint16_t packet_id;
     uint8_t qos;
     uint8_t state;
@@ -183,7 +184,8 @@ struct outq {
     uint32_t window;      /* PUBLISH packets that may be unanswered */
     uint32_t counted;     /* that are */
     uint32_t queued_qos0; /* in the queue: a later one stays behind them */
-    uint64_t inflight_bytes;
+    uint64_t inflight_bytes;   /* of memory */
+    uint64_t inflight_payload; /* bytes: what max_inflight_bytes is about */
     uint64_t bytes; /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
@@ -191,6 +193,20 @@ struct outq {
     struct share_moves *moves; /* a reference; NULL: none of them has been handed on */
     uint16_t last_id;
 };
+
+/* What is in flight of a session, for a message that enters or leaves. */
+static inline void flight_add(struct outq *q, const struct out_msg *o)
+{
+    q->inflight_bytes += o->bytes;
+    q->inflight_payload += o->payload;
+}
+
+static inline void flight_take(struct outq *q, const struct out_msg *o)
+{
+    assert(q->inflight_bytes >= o->bytes && q->inflight_payload >= o->payload);
+    q->inflight_bytes -= o->bytes;
+    q->inflight_payload -= o->payload;
+}
 
 /* ---- incoming QoS 2 ids ---- */
 

@@ -179,10 +179,11 @@ static void unaccount_bytes(struct shard *sh, struct outq *q, struct out_msg *o)
 {
     q->bytes -= o->bytes;
     if (o->packet_id != 0) {
-        q->inflight_bytes -= o->bytes;
+        flight_take(q, o);
     }
     shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)o->bytes);
     o->bytes = 0;
+    o->payload = 0;
 }
 
 /* ---- a message under way ---- */
@@ -253,6 +254,7 @@ struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encod
     }
     o->qos = e->qos;
     o->retain = e->retain;
+    o->payload = e->msg->payload_n;
     account(sh, q, o, sizeof(*o) + message_size(e->msg));
     return o;
 }
@@ -455,7 +457,7 @@ static bool enter_flight(struct outq *q, struct out_msg *o)
         return false;
     }
     out_list_append(&q->inflight, o);
-    q->inflight_bytes += o->bytes;
+    flight_add(q, o);
     if (q->resend == NULL) {
         q->resend = o;
     }
@@ -468,7 +470,7 @@ bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bo
         return false;
     }
     out_list_append(&q->inflight, o);
-    q->inflight_bytes += o->bytes;
+    flight_add(q, o);
     o->sent = true; /* it may have been: DUP */
     move_to(o, wait_state(o));
     if (received) {
@@ -484,7 +486,7 @@ static bool flight_has_room(const struct shard *sh, const struct outq *q)
 {
     return q->inflight.count < q->window &&
            (sh->cfg->max_inflight_bytes == 0 || q->inflight.count == 0 ||
-            q->inflight_bytes < sh->cfg->max_inflight_bytes);
+            q->inflight_payload < sh->cfg->max_inflight_bytes);
 }
 
 static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
@@ -525,7 +527,7 @@ static bool pump_queue(struct shard *sh, struct client *c)
     }
     if (!record_id(sh, c, o)) {
         outq_leave_flight(q, o);
-        q->inflight_bytes -= o->bytes;
+        flight_take(q, o);
         o->packet_id = 0;
         list_prepend(&q->queue, o);
         return false;

@@ -57,8 +57,9 @@ static void to_disk(struct shard *sh, struct outq *q, struct out_msg *o)
     d->bytes += o->bytes;
     if (o->packet_id != 0) {
         d->inflight = true;
-        q->inflight_bytes -= o->bytes;
+        flight_take(q, o);
     }
+    o->payload = 0;
     o->bytes = 0; /* stays accounted, as the disk's */
     o->packet_id = 0;
     shard_count(sh, METRIC_QUEUED_MESSAGES, 1); /* outq_destroy() takes one off */

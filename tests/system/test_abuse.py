@@ -389,8 +389,8 @@ class Topics(BrokerTest, Abuse):
             c.disconnect()
 
     def test_levels(self):
-        """200 are allowed, more are refused, whatever packet they come in."""
-        good, bad, worst = "/".join("a" * 200), "/".join("a" * 201), "/" * 65535
+        """200 separators are allowed, more are refused, whatever packet they come in."""
+        good, bad, worst = "/".join("a" * 201), "/".join("a" * 202), "/" * 65535
         s = self.connect(version=5).subscribe((good, 1))
         self.connect().publish(good, "x", 1)
         s.settle(s.expect_publish(good, "x"))

@@ -301,6 +301,39 @@ class AutoId(BrokerTest):
                    "two names in the log")
 
 
+class InflightBytes(BrokerTest):
+    config = "max_inflight_bytes 100\nmax_inflight_messages 50"
+
+    @deviates("2.0.11 sends them all")
+    def test_counts_payloads(self):
+        """Topic, properties and what the broker itself needs do not count."""
+        topic = "ib/%s" % ("long/" * 30)
+        for version, qos in ((4, 1), (5, 1), (4, 2)):
+            with self.subTest(version=version, qos=qos):
+                s = self.connect(version=version).subscribe((topic, qos))
+                p = self.connect(version=version)
+                for payload in ("a" * 60, "b" * 39, "c", "d", "e"):
+                    p.publish(topic, payload, 1 if qos == 1 else 2)
+                got = [s.expect_publish(topic) for _ in range(3)]  # 60, 99, 100: that is enough
+                self.assertEqual([m.payload[:1] for m in got], [b"a", b"b", b"c"])
+                s.expect_nothing()
+                s.send(*(puback(m.pid) if qos == 1 else pubrec(m.pid) for m in got))
+                rest = [m for m in (s.recv() for _ in range(2 if qos == 1 else 5)) if m.type == PUBLISH]
+                self.assertEqual([m.payload for m in rest], [b"d", b"e"])
+                s.disconnect()
+
+    @deviates("2.0.11 sends them all")
+    def test_one_may_always_be_on_its_way(self):
+        s = self.connect().subscribe(("ib/large", 1))
+        p = self.connect()
+        for i in range(3):
+            p.publish("ib/large", bytes(1000 + i), 1)
+        for i in range(3):
+            got = s.expect_publish("ib/large", bytes(1000 + i))
+            s.expect_nothing()
+            s.settle(got)
+
+
 class PacketSize(BrokerTest):
     config = "max_packet_size 2000"
 

@@ -52,6 +52,14 @@ class Form(BrokerTest):
         for first in (0x11, 0x12, 0x18, 0x1F):
             self.refuse(bytes([first]) + connect("flags")[1:])
 
+    def test_fixed_header_flags_of_3_1(self):
+        """3.1 does not use them, and does not say that they are 0."""
+        for first in (0x11, 0x12, 0x18, 0x1F):
+            c = self.client(3)
+            c.send(bytes([first]) + connect("flags31", version=3)[1:])
+            self.assertEqual(c.expect_type(CONNACK).body[1], 0)
+            self.assertTrue(c.is_alive())
+
     def test_will_flags(self):
         """[MQTT-3.1.2-11, 13, 14, 15]"""
         will = Will("w", "gone")

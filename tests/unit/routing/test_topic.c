@@ -67,11 +67,12 @@ static void test_limits(void)
     CU_ASSERT_TRUE(topic_filter_is_valid(t, 65535, 1));
     CU_ASSERT_FALSE(topic_filter_is_valid(t, 65536, 1));
     memset(t, '/', 65536);
-    CU_ASSERT_TRUE(topic_name_is_valid(t, 65535, 65536));
-    CU_ASSERT_FALSE(topic_name_is_valid(t, 65535, 65535));
-    CU_ASSERT_TRUE(topic_filter_is_valid(t, 199, 200));
-    CU_ASSERT_FALSE(topic_filter_is_valid(t, 200, 200));
-    CU_ASSERT_FALSE(topic_filter_is_valid("a/#", 3, 1));
+    CU_ASSERT_TRUE(topic_name_is_valid(t, 65535, 65535));
+    CU_ASSERT_FALSE(topic_name_is_valid(t, 65535, 65534));
+    CU_ASSERT_TRUE(topic_filter_is_valid(t, 200, 200));
+    CU_ASSERT_FALSE(topic_filter_is_valid(t, 201, 200));
+    CU_ASSERT_TRUE(topic_filter_is_valid("a/#", 3, 1));
+    CU_ASSERT_FALSE(topic_filter_is_valid("a/b/#", 5, 1));
     free(t);
 }
 
@@ -158,8 +159,8 @@ static void test_name_by_places(void)
             t[i] = 'a';
         }
         memset(t, '/', n);
-        CU_ASSERT_TRUE(topic_name_is_valid(t, n, (unsigned)n + 1));
-        CU_ASSERT_FALSE(topic_name_is_valid(t, n, (unsigned)n));
+        CU_ASSERT_TRUE(topic_name_is_valid(t, n, (unsigned)n));
+        CU_ASSERT_FALSE(topic_name_is_valid(t, n, (unsigned)n - 1));
     }
 }
 

@@ -420,10 +420,18 @@ static void test_command_line_ports(void)
     CU_ASSERT_FALSE(c->listeners[0].allow_anonymous);
     config_free(&c);
 
-    c = good_with("listener 1999\n", &o);
+    c = good_with("listener 1999\nlistener 2000\n", &o);
     CU_ASSERT_EQUAL_FATAL(c->nlisteners, 2);
-    CU_ASSERT_EQUAL(c->listeners[0].port, 2000);
-    CU_ASSERT_EQUAL(c->listeners[1].port, 1999);
+    CU_ASSERT_EQUAL(c->listeners[0].port, 1999);
+    CU_ASSERT_EQUAL(c->listeners[1].port, 2000);
+    CU_ASSERT_TRUE(warned(c, "-p 2000: has no effect: the configuration file names its listeners"));
+    config_free(&c);
+
+    c = good_with("port 1998\nlistener 2000\n", &o);
+    CU_ASSERT_EQUAL_FATAL(c->nlisteners, 2);
+    CU_ASSERT_EQUAL(c->listeners[0].port, 1998);
+    CU_ASSERT_EQUAL(c->listeners[1].port, 2000);
+    CU_ASSERT_TRUE(warned(c, "-p 2000: has no effect"));
     config_free(&c);
 }
 
