@@ -152,6 +152,9 @@ static bool check_utf8(struct config_parser *p, const char *value)
 {
     const unsigned found = utf8_scan(span_str(value)) & (UTF8_ILL_FORMED | UTF8_CONTROL);
 
+    if (strlen(value) > UINT16_MAX / 2) { /* and more follows it in what a packet holds 65,535 of */
+        return config_fail(p, "is longer than %d bytes", UINT16_MAX / 2);
+    }
     if (found == 0) {
         return true;
     }
@@ -455,8 +458,8 @@ bool config_set_mount_point(struct config_parser *p, char *value)
     if (*field != NULL) {
         return config_fail(p, "is given twice");
     }
-    if (strpbrk(value, "+#") != NULL || strlen(value) > UINT16_MAX / 2) {
-        return config_fail(p, "has to be a topic without wildcards");
+    if (strpbrk(value, "+#") != NULL || *value == '$') {
+        return config_fail(p, "has to be a topic without wildcards that does not begin with $");
     }
     return check_utf8(p, value) && replace_string(p, field, value);
 }

@@ -59,7 +59,9 @@ static const struct config_key general[] = {
      .flags = RELOAD | CONFIG_UTF8,
      .offset = TEXT(clientid_prefixes),
      .dflt_text = "every client id",
-     .help = "Only client ids that begin like this may connect."},
+     .help =
+         "Only client ids that begin like this may connect; for clients that leave theirs empty "
+         "auto_id_prefix has to begin like this."},
     {.name = "retain_available",
      .type = CONFIG_BOOL,
      .flags = RELOAD,
@@ -201,8 +203,9 @@ static const struct config_key limits[] = {
      .offset = U32(message_size_limit),
      .dflt = "0",
      .max = CONFIG_MAX_PACKET,
-     .help = "The largest payload of a message; a larger one is answered but not delivered. 0: no "
-             "limit."},
+     .help = "The largest payload of a message; a larger one is answered but not delivered, and a "
+             "CONNECT "
+             "with a larger will is refused. 0: no limit."},
     {.name = "memory_limit",
      .type = CONFIG_BYTES,
      .flags = RELOAD,

@@ -218,8 +218,13 @@ static bool refuse_by_rules(struct acceptor *a, struct pending *p, const struct 
         refuse_with(a, p, v, CONNACK3_ID_REJECTED, RC_SUCCESS, "keep alive above max_keepalive");
     } else if (c->has_will && c->will.qos > lc->max_qos) {
         refuse_v5(a, p, v, RC_QOS_NOT_SUPPORTED, "will QoS above the listener's max_qos");
-    } else if (c->has_will && (sys_topic_is_reserved(c->will.topic) ||
-                               sys_topic_begins(c->will.topic, "$CONTROL/"))) {
+    } else if (c->has_will && cfg->message_size_limit != 0 &&
+               c->will.payload.n > cfg->message_size_limit) {
+        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_QUOTA_EXCEEDED,
+                    "will above message_size_limit");
+    } else if (c->has_will && lc->mount_point == NULL &&
+               (sys_topic_is_reserved(c->will.topic) ||
+                sys_topic_begins(c->will.topic, "$CONTROL/"))) {
         refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
                     "will to a reserved topic");
     } else if (c->has_will && c->will.retain && !cfg->retain_available) {
@@ -256,11 +261,6 @@ static bool choose_id(struct acceptor *a, struct pending *p, const struct connec
         }
         *assign = true;
         return true;
-    }
-    if (!prefix_is_allowed(a->config->clientid_prefixes, *id)) {
-        refuse_with(a, p, c->version, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
-                    "client id does not begin with clientid_prefixes");
-        return false;
     }
     return true;
 }
@@ -315,6 +315,13 @@ static void hand_over(struct acceptor *a, struct pending *p, const struct connec
         handover_free(h);
         refuse_with(a, p, c->version, CONNACK3_SERVER_UNAVAILABLE, RC_SERVER_UNAVAILABLE,
                     "out of memory");
+        return;
+    }
+    if (!prefix_is_allowed(a->config->clientid_prefixes,
+                           h->client_id)) { /* also of one made here */
+        handover_free(h);
+        refuse_with(a, p, c->version, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
+                    "client id does not begin with clientid_prefixes");
         return;
     }
     memcpy(h->bytes, in.p, in.n);
@@ -375,6 +382,14 @@ static void refuse_decoded(struct acceptor *a, struct pending *p, enum dec_rc rc
     refuse(a, p, answer, n, why == NULL ? "malformed CONNECT" : why);
 }
 
+/* It is a packet like any other, too. */
+static size_t max_connect(const struct config *cfg)
+{
+    return cfg->max_packet_size != 0 && cfg->max_packet_size < cfg->max_connect_size
+               ? cfg->max_packet_size
+               : cfg->max_connect_size;
+}
+
 /* True: the connection still waits for more. */
 static bool parse(struct acceptor *a, struct pending *p, struct span in)
 {
@@ -390,7 +405,7 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
         return false;
     }
     /* Which version speaks is known behind the header only, and 3.1 does not use its flags. */
-    switch (frame_next_31(in, a->config->max_connect_size, &f, &why)) {
+    switch (frame_next_31(in, max_connect(a->config), &f, &why)) {
     case FRAME_NEED_MORE:
         if (!conn_keep(&p->conn, in, f.total)) {
             pending_free(a, p);
@@ -398,7 +413,7 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
         }
         return true;
     case FRAME_TOO_LARGE:
-        refuse(a, p, NULL, 0, "CONNECT larger than max_connect_size");
+        refuse(a, p, NULL, 0, "CONNECT larger than max_connect_size or max_packet_size");
         return false;
     case FRAME_MALFORMED:
         refuse(a, p, NULL, 0, why);
@@ -523,23 +538,38 @@ static void accept_failed(struct acceptor *a)
     }
 }
 
-/* Counts it against the listener's limit. */
-static bool listener_has_room(struct listener *l)
+/* Counts a connection unless the listener has as many as it may. */
+static bool listener_reserve(struct listener *l)
 {
     uint32_t max = listener_conf(l)->max_connections;
+    uint32_t n = atomic_load_explicit(&l->connections, memory_order_relaxed);
 
-    /* relaxed: the limit may be passed by a few when acceptors race, never by more than their
-     * number. */
-    return max == 0 || atomic_load_explicit(&l->connections, memory_order_relaxed) < max;
+    do { /* relaxed: a number for a limit. Acceptors race, and none may pass it. */
+        if (max != 0 && n >= max) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&l->connections, &n, n + 1,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+static void listener_release(struct listener *l)
+{
+    atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
 }
 
 static void take(struct acceptor *a, struct listener *l, int fd, const struct sockaddr_storage *sa)
 {
-    struct pending *p;
+    struct pending *p = NULL;
 
     metric_add(a->env.metrics, METRIC_SOCKETS_OPENED, 1);
     a->failing = false;
-    p = listener_has_room(l) ? calloc(1, sizeof(*p)) : NULL;
+    if (listener_reserve(l)) {
+        p = calloc(1, sizeof(*p));
+        if (p == NULL) {
+            listener_release(l);
+        }
+    }
     if (p == NULL) {
         metric_add(a->env.metrics, METRIC_SOCKETS_REFUSED, 1);
         log_limited(a->env.log, LOGL_NOTICE, LOGR_REFUSED,
@@ -551,7 +581,6 @@ static void take(struct acceptor *a, struct listener *l, int fd, const struct so
     p->listener = l;
     p->deadline_ms = a->now_ms + (int64_t)a->config->connect_timeout * 1000;
     peer_from(&p->peer, sa);
-    atomic_fetch_add_explicit(&l->connections, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(a->env.pending, 1, memory_order_relaxed);
     pending_list_add(&a->waiting, p);
     if (!loop_add(&a->loop, fd, LOOP_CONN, p)) {

@@ -12,21 +12,25 @@
 #define HEADER_MAX 5u    /* first byte and remaining length */
 #define PLAIN_MAX  1024u /* topic, payload and properties */
 
-/* The topic as the receiver is to see it: without its listener's mount point. */
-static struct span topic_for(const struct link *l, const struct message *m)
+/*
+ * The topic as the receiver is to see it: without its listener's mount point. False: it is not
+ * below that. Filter "#" is "site/#" for the broker, which matches "site" as well; and a session
+ * may come back over another listener.
+ */
+static bool topic_for(const struct link *l, const struct message *m, struct span *out)
 {
     const char *mount = listener_conf(l->listener)->mount_point;
-    struct span t = span_of(message_topic(m), m->topic_n);
-    size_t n;
+    const size_t n = mount == NULL ? 0 : strlen(mount);
 
-    if (mount == NULL) {
-        return t;
+    *out = span_of(message_topic(m), m->topic_n);
+    if (n == 0) {
+        return true;
     }
-    n = strlen(mount);
-    if (t.n > n && memcmp(t.p, mount, n) == 0) {
-        t = span_of(t.p + n, t.n - n);
+    if (out->n <= n || memcmp(out->p, mount, n) != 0) {
+        return false;
     }
-    return t;
+    *out = span_of(out->p + n, out->n - n);
+    return true;
 }
 
 static void release_message(void *m)
@@ -125,13 +129,12 @@ static bool too_large(const struct link *l, size_t n)
 static enum encode_rc encode_any(struct shard *sh, struct link *l, const struct encode *e)
 {
     struct message *m = e->msg;
-    struct span topic = topic_for(l, m);
-    struct publish pub = {.topic = topic,
-                          .payload = span_of(message_payload(m), m->payload_n),
+    struct publish pub = {.payload = span_of(message_payload(m), m->payload_n),
                           .packet_id = e->packet_id,
                           .qos = e->qos,
                           .dup = e->dup,
                           .retain = e->retain};
+    struct span topic;
     uint8_t small[512];
     uint8_t *props = small;
     size_t props_n = 0;
@@ -140,6 +143,10 @@ static enum encode_rc encode_any(struct shard *sh, struct link *l, const struct 
     uint8_t *p;
     enum encode_rc rc = ENCODE_OK;
 
+    if (!topic_for(l, m, &topic)) {
+        return ENCODE_DROPPED;
+    }
+    pub.topic = topic;
     if (l->version == MQTT_5) {
         size_t need = (size_t)e->nids * SUB_ID_MAX + 3 + m->props_n + 5;
         bool name = true;

@@ -305,6 +305,16 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
     return client_create(sh, h->client_id);
 }
 
+/* Of the topic that is used, below the mount point. */
+static bool will_is_valid(struct shard *sh, const struct link *l, const struct connect *con)
+{
+    struct span topic;
+
+    return !con->has_will ||
+           (mount_topic(sh, l, con->will.topic, &topic) &&
+            topic_name_is_valid((const char *)topic.p, topic.n, sh->cfg->max_topic_levels));
+}
+
 static bool begin_with(struct shard *sh, struct link *l, struct handover *h, struct ended *ended)
 {
     const struct connect *con = &h->connect;
@@ -317,8 +327,7 @@ static bool begin_with(struct shard *sh, struct link *l, struct handover *h, str
     if (con->version == MQTT_5 && !setup_v5(sh, l, con)) {
         return false;
     }
-    if (con->has_will && !topic_name_is_valid((const char *)con->will.topic.p, con->will.topic.n,
-                                              sh->cfg->max_topic_levels)) {
+    if (!will_is_valid(sh, l, con)) {
         shard_count(sh, METRIC_CONNECT_REFUSED, 1);
         link_close(sh, l, RC_TOPIC_NAME_INVALID, "invalid will topic");
         return true;

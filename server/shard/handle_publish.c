@@ -65,6 +65,20 @@ static bool resolve_alias(struct shard *sh, struct link *l, struct publish *p)
     return true;
 }
 
+/* From here on its topic is the one that is used. False: the connection is being closed. */
+static bool use_mount(struct shard *sh, struct link *l, struct publish *p)
+{
+    if (listener_conf(l->listener)->mount_point == NULL) {
+        return true;
+    }
+    p->topic_known = false;
+    if (!mount_topic(sh, l, p->topic, &p->topic)) {
+        link_close(sh, l, RC_TOPIC_NAME_INVALID, "topic too long with the mount point");
+        return false;
+    }
+    return true;
+}
+
 /* ---- back-pressure ---- */
 
 /* True: go on. False: paused, or acted on. */
@@ -134,17 +148,15 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
 
 static struct message *message_from(struct shard *sh, struct link *l, const struct publish *p)
 {
-    const char *mount = listener_conf(l->listener)->mount_point;
     uint8_t small[1024];
     uint8_t *scratch = small;
-    size_t mount_n = mount == NULL ? 0 : strlen(mount);
-    size_t need = p->props.raw.n + (mount_n == 0 ? 0 : mount_n + p->topic.n);
-    struct span topic = p->topic;
+    const struct span topic = p->topic;
     size_t props_n = 0;
     struct message *m = NULL;
 
-    if (need > sizeof(small)) {
-        scratch = malloc(need);
+    assert(topic.n <= TOPIC_MAX); /* judged, with its mount point */
+    if (p->props.raw.n > sizeof(small)) {
+        scratch = malloc(p->props.raw.n);
         if (scratch == NULL) {
             return NULL;
         }
@@ -152,16 +164,11 @@ static struct message *message_from(struct shard *sh, struct link *l, const stru
     if (p->props.raw.n > 0) {
         props_n = props_to_forward(&p->props, scratch);
     }
-    if (mount_n > 0) {
-        memcpy(scratch + props_n, mount, mount_n);
-        memcpy(scratch + props_n + mount_n, p->topic.p, p->topic.n);
-        topic = span_of(scratch + props_n, mount_n + p->topic.n);
-    }
-    if (topic.n <= TOPIC_MAX && !p->retain) {
+    if (!p->retain) {
         m = message_lend(sh->message, sizeof(sh->message), topic.p, topic.n, p->payload.p,
                          p->payload.n, scratch, props_n);
     }
-    if (topic.n <= TOPIC_MAX && m == NULL) {
+    if (m == NULL) {
         m = message_create(topic.p, topic.n, p->payload.p, p->payload.n, scratch, props_n);
     }
     if (scratch != small) {
@@ -249,10 +256,8 @@ static void store_is_full(struct shard *sh, struct link *l, const struct publish
 
 static void route(struct shard *sh, struct link *l, const struct publish *p)
 {
-    struct route r = {.publisher = l->client,
-                      .link = l,
-                      .packet_id = p->packet_id,
-                      .known = p->topic_known && listener_conf(l->listener)->mount_point == NULL};
+    struct route r = {
+        .publisher = l->client, .link = l, .packet_id = p->packet_id, .known = p->topic_known};
 
     r.msg = message_from(sh, l, p);
     if (r.msg == NULL || (p->qos == 2 && idset_add(&l->client->in_ids, p->packet_id) == NULL)) {
@@ -312,7 +317,7 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
     shard_count(sh, METRIC_PUBLISH_RECEIVED, 1);
     shard_count(sh, METRIC_PUBLISH_BYTES_RECEIVED, (int64_t)p.payload.n);
     sh->budget--;
-    if (!resolve_alias(sh, l, &p)) {
+    if (!resolve_alias(sh, l, &p) || !use_mount(sh, l, &p)) {
         return;
     }
     held = p.qos == 2 ? idset_find(&l->client->in_ids, p.packet_id) : NULL;

@@ -83,10 +83,17 @@ struct placed {
     bool shared;
 };
 
-/* Takes the text apart and checks it; buf has TOPIC_TEXT_MAX bytes. False: invalid, or too long
- * with the mount point. */
-static bool place(const struct shard *sh, const struct link *l, struct span text, char *buf,
-                  struct placed *out)
+/* How a filter that cannot be used is answered. */
+enum place_rc {
+    PLACE_OK,
+    PLACE_INVALID,
+    PLACE_UNUSABLE, /* valid as it was sent, but not with the mount point */
+};
+
+/* Takes the text apart and checks it, as it was sent and as it is used; buf has TOPIC_TEXT_MAX
+ * bytes. */
+static enum place_rc place(const struct shard *sh, const struct link *l, struct span text,
+                           char *buf, struct placed *out)
 {
     const char *mount = listener_conf(l->listener)->mount_point;
     size_t mount_n = mount == NULL ? 0 : strlen(mount);
@@ -99,15 +106,17 @@ static bool place(const struct shard *sh, const struct link *l, struct span text
     if (!topic_split_shared((const char *)text.p, text.n, &out->shared, &group, &group_n, &filter,
                             &filter_n) &&
         out->shared) {
-        return false;
+        return PLACE_INVALID;
     }
     if (!out->shared) {
         filter = (const char *)text.p;
         filter_n = text.n;
     }
-    if (!topic_filter_is_valid(filter, filter_n, sh->cfg->max_topic_levels) ||
-        text.n + mount_n > TOPIC_MAX) {
-        return false;
+    if (!topic_filter_is_valid(filter, filter_n, sh->cfg->max_topic_levels)) {
+        return PLACE_INVALID;
+    }
+    if (text.n + mount_n > TOPIC_MAX) {
+        return PLACE_UNUSABLE;
     }
     head = text.n - filter_n;
     out->text = text;
@@ -118,7 +127,11 @@ static bool place(const struct shard *sh, const struct link *l, struct span text
         out->text = span_of(buf, text.n + mount_n);
     }
     out->filter = span_of(out->text.p + head, out->text.n - head);
-    return true;
+    if (mount_n > 0 && !topic_filter_is_valid((const char *)out->filter.p, out->filter.n,
+                                              sh->cfg->max_topic_levels)) {
+        return PLACE_UNUSABLE; /* "#" behind a mount point that does not end with '/' */
+    }
+    return PLACE_OK;
 }
 
 static uint8_t failure(const struct link *l, enum mqtt_reason reason)
@@ -164,9 +177,9 @@ static bool add_replay(struct shard *sh, struct sub *sub, struct sub_progress *p
 
 /* 3.x clients have no code for it: a malformed filter ends the connection, as they know it from
  * their brokers. */
-static uint8_t invalid_filter(struct shard *sh, struct link *l)
+static uint8_t invalid_filter(struct shard *sh, struct link *l, enum place_rc rc)
 {
-    if (l->version != MQTT_5) {
+    if (l->version != MQTT_5 && rc == PLACE_INVALID) {
         handle_malformed(sh, l, DEC_TOPIC_FILTER, "invalid topic filter");
     }
     return failure(l, RC_TOPIC_FILTER_INVALID);
@@ -206,12 +219,14 @@ static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subs
     struct client *c = l->client;
     uint32_t max = sh->cfg->max_subscriptions_per_client;
     struct sub_options o;
+    enum place_rc placed;
     struct placed at;
     struct sub *sub;
     enum subs_rc rc;
 
-    if (!place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at)) {
-        return invalid_filter(sh, l);
+    placed = place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at);
+    if (placed != PLACE_OK) {
+        return invalid_filter(sh, l, placed);
     }
     if (at.shared && item->no_local) { /* [MQTT-3.8.3-4] */
         handle_malformed(sh, l, DEC_PROTOCOL, "no local in a shared subscription");
@@ -244,13 +259,15 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
                                struct sub_progress *p)
 {
     struct client *c = l->client;
+    enum place_rc placed;
     struct placed at;
     struct sub *sub;
     struct store_op *op;
     uint64_t group;
 
-    if (!place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at)) {
-        return invalid_filter(sh, l);
+    placed = place(sh, l, item->filter, (char *)sh->scratch + READ_SCRATCH, &at);
+    if (placed != PLACE_OK) {
+        return invalid_filter(sh, l, placed);
     }
     sub = subscribers_find(sh->subs, (uintptr_t)c, (const char *)at.text.p, at.text.n);
     if (sub == NULL) {

@@ -832,6 +832,9 @@ void handle_subscribe(struct shard *sh, struct link *l, struct span body);
 void handle_unsubscribe(struct shard *sh, struct link *l, struct span body);
 void handle_disconnect(struct shard *sh, struct link *l, struct span body);
 void handle_pingreq(struct shard *sh, struct link *l);
+/* The topic as the broker uses it: below the listener's mount point, in the shard's scratch behind
+ * what was read. False: more bytes than a topic has. */
+bool mount_topic(struct shard *sh, const struct link *l, struct span topic, struct span *out);
 /* Closes for what a decoder said. */
 void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why);
 /* What a decoder has found in a packet's strings; true: refused as malformed. */

@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "routing/topic.h"
+
 /* ---- lists ---- */
 
 void link_ready(struct shard *sh, struct link *l)
@@ -255,6 +257,24 @@ void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const ch
     }
     shard_count(sh, METRIC_PROTOCOL_ERRORS, 1);
     link_close(sh, l, reason, why == NULL ? "malformed packet" : why);
+}
+
+bool mount_topic(struct shard *sh, const struct link *l, struct span topic, struct span *out)
+{
+    const char *mount = listener_conf(l->listener)->mount_point;
+    const size_t n = mount == NULL ? 0 : strlen(mount);
+    uint8_t *buf = sh->scratch + READ_SCRATCH;
+
+    *out = topic;
+    if (n + topic.n > TOPIC_MAX) {
+        return false;
+    }
+    if (n > 0) {
+        memcpy(buf, mount, n);
+        memcpy(buf + n, topic.p, topic.n);
+        *out = span_of(buf, n + topic.n);
+    }
+    return true;
 }
 
 bool handle_controls(struct shard *sh, struct link *l, bool has_controls)

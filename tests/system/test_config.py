@@ -112,6 +112,74 @@ class Listeners(BrokerTest):
         self.assertIn(refused(self.client(which=6), connect("anon")), (2, 4, 5, None))
 
 
+class MountPoints(BrokerTest):
+    listeners = ["listener {port} 127.0.0.1", "listener {port} 127.0.0.1\nmount_point inner/",
+                 "listener {port} 127.0.0.1\nmount_point bare"]
+
+    def test_nothing_but_what_is_below_the_mount_point(self):
+        """ "#" is "inner/#" for the broker, which matches "inner" as well."""
+        outer = self.connect(which=0)
+        outer.publish("inner", "kept", 1, retain=True)
+        for version in (4, 5):
+            inner = self.connect(which=1, version=version).subscribe(("#", 1))
+            for qos in (0, 1, 2):
+                outer.publish("inner", "x", qos)
+            outer.publish("inner/y", "y", 1)
+            inner.settle(inner.expect_publish("y", "y", 1))
+            inner.expect_nothing()
+            inner.disconnect()
+        outer.publish("inner", "", 1, retain=True)
+
+    if IS_MOSQUITTO:  # loses count of what it swallows, and takes nothing off retained messages
+        test_nothing_but_what_is_below_the_mount_point = unittest.expectedFailure(
+            test_nothing_but_what_is_below_the_mount_point)
+
+    @ours("the prefix is counted")
+    def test_too_long_with_the_mount_point(self):
+        """65,535 bytes are counted where the topic is used."""
+        fits, long = "x" * (65535 - 6), "x" * (65535 - 5)
+        s = self.connect(which=0).subscribe(("inner/" + fits, 0))
+        c = self.connect(which=1).subscribe((fits, 0))
+        c.publish(fits, "x")
+        s.expect_publish("inner/" + fits, "x")
+        c.expect_publish(fits, "x")
+        c.send(subscribe(9, (long, 0), ("fine", 0)))
+        c.expect(suback(9, 0x80, 0))
+        for version, data in ((4, publish(long, "x", 1, 1)), (5, publish(long, "x", 1, 1, version=5))):
+            c = self.connect(which=1, version=version)
+            c.send(data)
+            if version == 5:
+                self.assertEqual(c.expect_type(DISCONNECT).body, b"\x90")
+            c.expect_closed()
+            c = self.client(version, which=1)
+            c.send(connect("w", version=version, will=Will(long, "x")))
+            if version == 5:
+                self.assertEqual(c.expect_type(CONNACK).body[1], 0x90)
+            c.expect_closed()
+        wait_until(lambda: "topic too long with the mount point" in self.broker.log(), "said so")
+        self.assertNotIn("out of memory", self.broker.log())
+
+    @ours("the prefix is counted")
+    def test_separators_with_the_mount_point(self):
+        good, bad = "/" * 199, "/" * 200  # and one in the prefix
+        c = self.connect(which=1, version=5).subscribe((good, 0))
+        c.publish(good, "x", 0)
+        c.expect_publish(good, "x")
+        c.send(subscribe(9, (bad, 0), version=5))
+        c.expect(suback(9, 0x8F, version=5))
+        c.send(publish(bad, "x", 1, 9, version=5))
+        self.assertEqual(c.expect_type(DISCONNECT).body, b"\x90")
+
+    @ours("mosquitto grants it, and nothing ever comes")
+    def test_filter_that_is_none_behind_the_mount_point(self):
+        """ "bare#" and "bare+/x" are no filters."""
+        for version, failed in ((4, 0x80), (5, 0x8F)):
+            c = self.connect(which=2, version=version)
+            c.send(subscribe(9, ("#", 0), ("/#", 0), ("+/x", 0), ("x/+", 0), version=version))
+            c.expect(suback(9, failed, 0, failed, 0, version=version))
+            c.disconnect()
+
+
 class ProtocolVersions(BrokerTest):
     listeners = ["listener {port} 127.0.0.1\naccept_protocol_versions 4",
                  "listener {port} 127.0.0.1\naccept_protocol_versions 3,5"]
@@ -211,6 +279,14 @@ class General(BrokerTest):
         self.assertEqual(len(got.payload), 1000)
         s.expect_nothing()
 
+    @deviates("takes it")
+    def test_message_size_limit_of_a_will(self):
+        """Refused at once: it could never be sent."""
+        for version, code in ((3, 5), (4, 5), (5, 0x97)):
+            c = self.client(version)
+            self.assertEqual(refused(c, connect("w", version=version, keepalive=30, will=Will("w", bytes(1001)))), code)
+            self.connect("w", version=version, will=Will("w", bytes(1000))).disconnect()
+
     @deviates("says 0x95")
     def test_message_size_limit_in_v5(self):
         """Refused with a code that PUBACK and PUBREC have: 0x95 is none of them, and clients die of it."""
@@ -289,6 +365,19 @@ class Prefixes(BrokerTest):
         self.assertEqual(refused(self.client(), connect("other")), 5)
         self.assertEqual(refused(self.client(), connect("de")), 5)
 
+    def test_an_id_that_the_broker_makes(self):
+        """It begins with auto_id_prefix, and has to begin with clientid_prefixes like any other."""
+        self.assertEqual(refused(self.client(), connect("")), 5)
+        self.assertEqual(refused(self.client(5), connect("", version=5)), 0x87)
+
+
+class PrefixesAgree(BrokerTest):
+    config = "clientid_prefixes dev-\nauto_id_prefix dev-auto-"
+
+    def test_an_id_that_the_broker_makes(self):
+        self.connect("")
+        self.connect("dev-1")
+
 
 class AutoId(BrokerTest):
     config = "auto_id_prefix zz-"
@@ -348,6 +437,14 @@ class PacketSize(BrokerTest):
         c.try_send(publish("ps/t", bytes(1992)))
         c.expect_closed()
         s.expect_nothing()
+
+    @deviates("compares the remaining length, not the packet")
+    def test_connect_is_a_packet(self):
+        c = self.connect("x" * (2000 - 3 - 12))
+        self.assertTrue(c.is_alive())
+        c = self.client()
+        c.try_send(connect("x" * (2000 - 3 - 11)))
+        c.expect_closed()
 
     def test_closed_at_the_header(self):
         """Not only when the whole packet has come."""

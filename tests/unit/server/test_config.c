@@ -209,6 +209,7 @@ static void test_errors_name_the_place(void)
     bad("shards 257", "F:1: shards: has to be 0 to 256");
     bad("pid_file a\npid_file b", "F:2: pid_file: is given twice");
     bad("auto_id_prefix \xff", "F:1: auto_id_prefix: is not valid UTF-8");
+    bad("auto_id_prefix a\x1b[1m", "F:1: auto_id_prefix: has control characters in it");
     bad("fo\x1bo bar", "F:1: fo?o: unknown key");
     bad("include_dir /tmp", "F:1: include_dir: /tmp: No such file or directory");
     bad("log_dest tape",
@@ -370,7 +371,10 @@ static void test_listener_errors(void)
     bad("max_connections -2", "F:1: max_connections: '-2' is not a number");
     bad("accept_protocol_versions 6", "F:1: accept_protocol_versions: '6' is none of 3, 4, 5");
     bad("accept_protocol_versions ,", "F:1: accept_protocol_versions: has to name 3, 4 or 5");
-    bad("mount_point a/#", "F:1: mount_point: has to be a topic without wildcards");
+    bad("mount_point a/#",
+        "F:1: mount_point: has to be a topic without wildcards that does not begin with $");
+    bad("mount_point $SYS/a",
+        "F:1: mount_point: has to be a topic without wildcards that does not begin with $");
     memset(path + strlen(path), 'a', CONFIG_UNIX_PATH_MAX);
     bad(path, "F:1: listener: the path is longer than 107 bytes");
 }
