@@ -26,6 +26,7 @@ struct message {
     uint8_t qos;        /* as published */
     bool retain : 1;    /* as published */
     bool is_stub : 1; /* of a retained message whose payload and properties are in the store only */
+    bool is_own : 1;  /* the broker's, not a client's: the limits of retained.h do not count it */
     bool lent : 1;    /* lies in somebody's buffer, see message_lend() */
     uint64_t number;  /* retained number, taken under the stripe's lock; 0: not retained */
     union {

@@ -32,9 +32,14 @@ struct retained_stripe {
     struct message *old; /* replaced under the lock; its reference is dropped after it */
 };
 
+/* relaxed: limits and metrics, nothing is published through them */
+struct totals {
+    _Atomic uint64_t count, bytes;
+};
+
 struct retained {
     uint64_t seed;
-    uint64_t max_count, max_bytes;
+    _Atomic uint64_t max_count, max_bytes; /* relaxed: a limit may come a moment late */
     unsigned nstripes;
     void (*expired)(void *arg, struct message *m); /* constant, like its argument; may be NULL */
     void *expired_arg;
@@ -42,8 +47,8 @@ struct retained {
     unsigned sweep_stripe;
     uint32_t sweep_leaf;
     _Alignas(64) _Atomic uint64_t counter;
-    _Atomic uint64_t count,
-        bytes; /* relaxed: limits and metrics, nothing is published through them */
+    struct totals of_clients;
+    struct totals own; /* of the broker itself: no limits */
     struct retained_stripe stripes[];
 };
 
@@ -62,8 +67,7 @@ struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t
     }
     memset(r, 0, size);
     r->seed = seed;
-    r->max_count = max_count;
-    r->max_bytes = max_bytes;
+    retained_set_limits(r, max_count, max_bytes);
     r->nstripes = nstripes;
     pthread_mutex_init(&r->sweep_lock, NULL); /* cannot fail without attributes */
     for (unsigned i = 0; i < nstripes; i++) {
@@ -71,6 +75,12 @@ struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t
         pthread_mutex_init(&r->stripes[i].lock, NULL);
     }
     return r;
+}
+
+void retained_set_limits(struct retained *r, uint64_t max_count, uint64_t max_bytes)
+{
+    atomic_store_explicit(&r->max_count, max_count, memory_order_relaxed);
+    atomic_store_explicit(&r->max_bytes, max_bytes, memory_order_relaxed);
 }
 
 static void stripe_fini(struct retained_stripe *s)
@@ -168,6 +178,43 @@ static void release(_Atomic uint64_t *total, uint64_t n)
     atomic_fetch_sub_explicit(total, n, memory_order_relaxed);
 }
 
+/* What limits count: of a stub also what is in the store. */
+static size_t size_of(const struct message *m)
+{
+    return message_size(m) + (m->is_stub ? m->stub_n : 0);
+}
+
+static struct totals *totals_of(struct retained *r, const struct message *m)
+{
+    return m->is_own ? &r->own : &r->of_clients;
+}
+
+/* Counts so much more for m; false: a limit is in the way. */
+static bool charge(struct retained *r, const struct message *m, uint64_t count, uint64_t bytes,
+                   bool limited)
+{
+    struct totals *t = totals_of(r, m);
+    const bool limits = limited && !m->is_own;
+    uint64_t max_count = limits ? atomic_load_explicit(&r->max_count, memory_order_relaxed) : 0;
+    uint64_t max_bytes = limits ? atomic_load_explicit(&r->max_bytes, memory_order_relaxed) : 0;
+
+    /* Nothing more is always allowed, also above a limit that was lowered. */
+    if (count > 0 && !reserve(&t->count, count, max_count)) {
+        return false;
+    }
+    if (bytes > 0 && !reserve(&t->bytes, bytes, max_bytes)) {
+        release(&t->count, count);
+        return false;
+    }
+    return true;
+}
+
+static void discharge(struct retained *r, const struct message *m)
+{
+    release(&totals_of(r, m)->count, 1);
+    release(&totals_of(r, m)->bytes, size_of(m));
+}
+
 /* The index gives its reference up when the stripe is unlocked. */
 static void drop_later(struct retained_stripe *s, struct message *m)
 {
@@ -177,12 +224,6 @@ static void drop_later(struct retained_stripe *s, struct message *m)
     s->old = m;
 }
 
-/* What limits count: of a stub also what is in the store. */
-static size_t size_of(const struct message *m)
-{
-    return message_size(m) + (m->is_stub ? m->stub_n : 0);
-}
-
 static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos p,
                                     struct message *old)
 {
@@ -190,23 +231,25 @@ static enum retained_rc clear_topic(struct retained_stripe *s, struct topic_pos 
         return RETAINED_NOTHING;
     }
     topic_set_remove(&s->set, p);
-    release(&s->all->count, 1);
-    release(&s->all->bytes, size_of(old));
+    discharge(s->all, old);
     drop_later(s, old);
     return RETAINED_CLEARED;
 }
 
 static enum retained_rc change_topic(struct retained_stripe *s, struct topic_pos p,
-                                     struct message *old, struct message *m)
+                                     struct message *old, struct message *m, bool limited)
 {
-    size_t was = size_of(old);
+    const bool moves = old->is_own != m->is_own;
+    size_t was = moves ? 0 : size_of(old);
     size_t is = size_of(m);
 
-    if (is > was && !reserve(&s->all->bytes, is - was, s->all->max_bytes)) {
+    if (!charge(s->all, m, moves ? 1 : 0, is > was ? is - was : 0, limited)) {
         return RETAINED_FULL;
     }
-    if (is < was) {
-        release(&s->all->bytes, was - is);
+    if (moves) {
+        discharge(s->all, old);
+    } else if (is < was) {
+        release(&totals_of(s->all, m)->bytes, was - is);
     }
     message_ref(m, 1);
     topic_set_replace(&s->set, p, m);
@@ -214,20 +257,14 @@ static enum retained_rc change_topic(struct retained_stripe *s, struct topic_pos
     return RETAINED_CHANGED;
 }
 
-static enum retained_rc add_topic(struct retained_stripe *s, uint64_t hash, struct message *m)
+static enum retained_rc add_topic(struct retained_stripe *s, uint64_t hash, struct message *m,
+                                  bool limited)
 {
-    struct retained *r = s->all;
-
-    if (!reserve(&r->count, 1, r->max_count)) {
-        return RETAINED_FULL;
-    }
-    if (!reserve(&r->bytes, size_of(m), r->max_bytes)) {
-        release(&r->count, 1);
+    if (!charge(s->all, m, 1, size_of(m), limited)) {
         return RETAINED_FULL;
     }
     if (!topic_set_add(&s->set, hash, m)) {
-        release(&r->count, 1);
-        release(&r->bytes, size_of(m));
+        discharge(s->all, m);
         return RETAINED_NOMEM;
     }
     message_ref(m, 1);
@@ -242,7 +279,7 @@ static struct message *find_topic(const struct retained_stripe *s, const struct 
     return topic_set_find(&s->set, *hash, message_topic(m), m->topic_n, p);
 }
 
-enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
+static enum retained_rc put(struct retained_stripe *s, struct message *m, bool limited)
 {
     uint64_t hash;
     struct topic_pos p = {0, 0};
@@ -251,7 +288,12 @@ enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
     if (m->payload_n == 0 && !m->is_stub) {
         return clear_topic(s, p, old);
     }
-    return old != NULL ? change_topic(s, p, old, m) : add_topic(s, hash, m);
+    return old != NULL ? change_topic(s, p, old, m, limited) : add_topic(s, hash, m, limited);
+}
+
+enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
+{
+    return put(s, m, true);
 }
 
 static unsigned stripe_of_message(const struct retained *r, const struct message *m)
@@ -288,7 +330,7 @@ static bool put_group(struct retained_stripe *s, struct message **v, size_t n)
             __builtin_prefetch(v[i + FETCH_AHEAD]);
             __builtin_prefetch(message_topic(v[i + FETCH_AHEAD]));
         }
-        ok = retained_put(s, v[i]) != RETAINED_NOMEM;
+        ok = put(s, v[i], false) != RETAINED_NOMEM;
     }
     retained_unlock(s);
     return ok;
@@ -327,6 +369,7 @@ void retained_move_out(struct retained *r, struct message *m)
     }
     stub->qos = m->qos;
     stub->number = m->number;
+    stub->is_own = m->is_own;
     stub->expires_ms = m->expires_ms;
     s = retained_lock(r, message_topic(m), m->topic_n);
     if (find_topic(s, m, &hash, &p) == m) {
@@ -671,8 +714,7 @@ static size_t sweep(struct retained *r, int64_t now_ms, size_t max, uint32_t *bu
     }
     *budget -= LEAVES_LOCKED - leaves + 1;
     for (size_t i = 0; i < n; i++) {
-        release(&r->count, 1);
-        release(&r->bytes, size_of(gone[i]));
+        discharge(r, gone[i]);
         message_unref(gone[i]);
     }
     return n;
@@ -703,6 +745,8 @@ size_t retained_expire(struct retained *r, int64_t now_ms, size_t max)
 
 void retained_stats(const struct retained *r, struct retained_stats *out)
 {
-    out->count = atomic_load_explicit(&r->count, memory_order_relaxed);
-    out->bytes = atomic_load_explicit(&r->bytes, memory_order_relaxed);
+    out->count = atomic_load_explicit(&r->of_clients.count, memory_order_relaxed) +
+                 atomic_load_explicit(&r->own.count, memory_order_relaxed);
+    out->bytes = atomic_load_explicit(&r->of_clients.bytes, memory_order_relaxed) +
+                 atomic_load_explicit(&r->own.bytes, memory_order_relaxed);
 }

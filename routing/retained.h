@@ -35,10 +35,13 @@ enum retained_rc {
 struct retained;
 struct retained_stripe;
 
-/* Limits: 0 means none. nstripes is a power of two. */
+/* Limits: 0 means none; messages that are the broker's own count for neither. nstripes is a power
+ * of two. */
 struct retained *retained_create(unsigned nstripes, uint64_t max_count, uint64_t max_bytes,
                                  uint64_t seed);
 void retained_destroy(struct retained *r);
+/* Others from now on, for what is put from now on; any thread. */
+void retained_set_limits(struct retained *r, uint64_t max_count, uint64_t max_bytes);
 
 /* Locks the topic's stripe. */
 struct retained_stripe *retained_lock(struct retained *r, const char *topic, size_t n);
@@ -50,9 +53,10 @@ enum retained_rc retained_put(struct retained_stripe *s, struct message *m)
 void retained_unlock(struct retained_stripe *s);
 
 /*
- * retained_put() for each of v[0, n), which are messages with a payload; references and limits as
- * there. Works through one stripe after the other, so that what it searches stays in the caches:
- * with a million topics a put costs half. False: no memory, some are missing.
+ * retained_put() for each of v[0, n), which are messages with a payload and were in an index
+ * before: references as there, but no limits, which are for new ones. Works through one stripe
+ * after the other, so that what it searches stays in the caches: with a million topics a put costs
+ * half. False: no memory, some are missing.
  */
 bool retained_put_all(struct retained *r, struct message **v, size_t n)
     __attribute__((warn_unused_result));

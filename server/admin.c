@@ -326,8 +326,6 @@ static const struct row loads[] = {
 
 #define TOPICS                                                                                     \
     (HOW_MANY(rows) + HOW_MANY(store_rows) + HISTOGRAM_ROWS + HOW_MANY(loads) * LOAD_WINDOWS)
-_Static_assert(TOPICS <= ADMIN_TOPICS_MAX, "the retained index has room for them");
-_Static_assert(sizeof(struct message) + TOPIC_MAX + TEXT_MAX <= ADMIN_TOPIC_BYTES, "in bytes, too");
 
 /* ---- a round ---- */
 
@@ -426,6 +424,7 @@ static void publish(struct admin *a, struct shown *s, const char *topic, const c
         return;
     }
     m->retain = true;
+    m->is_own = true;
     memcpy(s->text, text, TEXT_MAX);
     shard_publish(a->env.shared->shards[0], m);
 }

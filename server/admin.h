@@ -16,10 +16,6 @@
 #include "server/base/metrics.h"
 #include "server/shard/broker.h"
 
-/* Room in the retained index for the topics of the broker's own, beside the limits for clients'. */
-#define ADMIN_TOPICS_MAX  128u
-#define ADMIN_TOPIC_BYTES 192u /* each, at most */
-
 struct admin;
 
 struct admin_env {

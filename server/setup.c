@@ -329,12 +329,6 @@ static bool start_acceptors(struct broker *br, const struct config *config)
     return true;
 }
 
-/* Limits are for clients: the topics of the broker's own take none of them. 0: no limit. */
-static uint64_t beside_own(uint64_t limit, uint64_t own)
-{
-    return limit == 0 ? 0 : limit + own;
-}
-
 static bool make_shared(struct broker *br, const struct config *config, struct log *log)
 {
     struct broker_shared *b = &br->shared;
@@ -344,9 +338,8 @@ static bool make_shared(struct broker *br, const struct config *config, struct l
     b->clock = &clock_system;
     b->hash_key = rng_u64();
     b->tree = tree_create();
-    b->retained = retained_create(
-        RETAINED_STRIPES, beside_own(config->max_retained_messages, ADMIN_TOPICS_MAX),
-        beside_own(config->max_retained_bytes, ADMIN_TOPICS_MAX * ADMIN_TOPIC_BYTES), rng_u64());
+    b->retained = retained_create(RETAINED_STRIPES, config->max_retained_messages,
+                                  config->max_retained_bytes, rng_u64());
     b->shares = b->tree == NULL ? NULL : shares_create(b->tree, config->shards);
     return b->tree != NULL && b->retained != NULL && b->shares != NULL;
 }
@@ -397,6 +390,8 @@ int setup_reload(struct broker *br, const struct config *config)
         /* release: partner of the acquire in listener_conf(). */
         atomic_store_explicit(&br->listeners[i].conf, &config->listeners[i], memory_order_release);
     }
+    retained_set_limits(br->shared.retained, config->max_retained_messages,
+                        config->max_retained_bytes);
     /* release: partner of the acquire each thread does once a turn. */
     atomic_store_explicit(&br->shared.config, config, memory_order_release);
     return 0;

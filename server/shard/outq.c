@@ -622,7 +622,8 @@ static bool queue_has_room(const struct shard *sh, const struct outq *q, const s
     uint64_t n = q->queue.count + q->disk.fresh.count + q->disk.count;
 
     return (cfg->max_queued_messages == 0 || n < cfg->max_queued_messages) &&
-           (cfg->max_queued_bytes == 0 || q->bytes + message_size(m) <= cfg->max_queued_bytes);
+           (cfg->max_queued_bytes == 0 ||
+            q->bytes + sizeof(struct out_msg) + message_size(m) <= cfg->max_queued_bytes);
 }
 
 bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m)

@@ -189,6 +189,45 @@ class Off(BrokerTest):
         c.expect_nothing(1.5)
 
 
+@ours("max_retained_messages")
+class Limit(unittest.TestCase):
+    def test_the_limit_is_exact(self):
+        """With and without $SYS topics; a reload changes it, a restart keeps what is there."""
+        for interval in (0, 1):
+            with Broker("sys_interval %d\nmax_retained_messages 10\npersistence true\npersistence_location {dir}/db" % interval,
+                        start=False) as b:
+                os.mkdir(os.path.join(b.dir, "db"))
+                b.start()
+
+                def kept(n):
+                    c = b.connect("x")
+                    for i in range(n):
+                        c.publish("own/%d" % i, "x", 1, retain=True)
+                    c.close()
+                    s = b.connect("y").subscribe(("own/#", 0))
+                    s.send(pingreq())
+                    got = []
+                    while not got or got[-1].type == PUBLISH:
+                        got.append(s.recv())
+                    s.expect_nothing()
+                    s.close()
+                    return len(got) - 1
+
+                self.assertEqual(kept(25), 10)
+                self.limit(b, 10, 12)
+                wait_until(lambda: kept(25) == 12, "the new limit")
+                self.limit(b, 12, 5)
+                b.restart()
+                self.assertEqual(kept(5), 12)
+
+    def limit(self, b, old, new):
+        with open(b.conf_path) as f:
+            text = f.read()
+        with open(b.conf_path, "w") as f:
+            f.write(text.replace("max_retained_messages %d\n" % old, "max_retained_messages %d\n" % new))
+        b.signal(1)
+
+
 class Soon(unittest.TestCase):
     @ours("mosquitto publishes at its first tick")
     def test_within_a_second(self):

@@ -479,6 +479,73 @@ static void test_put_all(void)
     retained_destroy(r);
 }
 
+/* Of a class of its own: the broker's. */
+static enum retained_rc put_own(struct retained *r, const char *topic, const char *text)
+{
+    struct message *m = message_create(topic, strlen(topic), text, strlen(text), NULL, 0);
+    struct retained_stripe *s;
+    enum retained_rc rc;
+
+    UNIT_NEED(m != NULL);
+    m->is_own = true;
+    s = retained_lock(r, topic, strlen(topic));
+    m->number = retained_take_number(s);
+    rc = retained_put(s, m);
+    retained_unlock(s);
+    message_unref(m);
+    return rc;
+}
+
+static void test_limits_are_for_clients(void)
+{
+    struct retained *r = retained_create(2, 2, 0, 1);
+    struct retained_stats st;
+
+    UNIT_NEED(r != NULL);
+    CU_ASSERT_EQUAL(put_own(r, "$SYS/1", "x"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put_own(r, "$SYS/2", "x"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "a", "1"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "b", "1"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "c", "1"), RETAINED_FULL);
+    CU_ASSERT_EQUAL(put_own(r, "$SYS/3", "x"), RETAINED_SET);
+    retained_stats(r, &st);
+    CU_ASSERT_EQUAL(st.count, 5);
+    CU_ASSERT_EQUAL(put(r, "$SYS/3", "theirs"), RETAINED_FULL); /* one more of the clients' */
+    CU_ASSERT_EQUAL(put_own(r, "b", "ours"), RETAINED_CHANGED);
+    CU_ASSERT_EQUAL(put(r, "c", "1"), RETAINED_SET); /* b is not theirs any more */
+    CU_ASSERT_EQUAL(put(r, "d", "1"), RETAINED_FULL);
+    CU_ASSERT_EQUAL(put(r, "b", ""), RETAINED_CLEARED);
+    CU_ASSERT_EQUAL(put(r, "d", "1"), RETAINED_FULL);
+    retained_stats(r, &st);
+    CU_ASSERT_EQUAL(st.count, 5);
+    retained_destroy(r);
+}
+
+static void test_other_limits(void)
+{
+    struct retained *r = retained_create(2, 3, 0, 1);
+    struct message *old = message_create("e", 1, "1", 1, NULL, 0);
+
+    UNIT_NEED(r != NULL && old != NULL);
+    CU_ASSERT_EQUAL(put(r, "a", "1"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "b", "1"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "c", "1"), RETAINED_SET);
+    CU_ASSERT_EQUAL(put(r, "d", "1"), RETAINED_FULL);
+    retained_set_limits(r, 4, 0);
+    CU_ASSERT_EQUAL(put(r, "d", "1"), RETAINED_SET);
+    retained_set_limits(r, 2, 1);
+    CU_ASSERT_EQUAL(put(r, "a", "2"),
+                    RETAINED_CHANGED); /* what is there stays, and may be replaced */
+    CU_ASSERT_EQUAL(put(r, "a", "22"), RETAINED_FULL);
+    CU_ASSERT_EQUAL(put(r, "b", ""), RETAINED_CLEARED);
+    CU_ASSERT_EQUAL(put(r, "b", "1"), RETAINED_FULL);
+    old->number = 99;
+    CU_ASSERT(retained_put_all(r, &old, 1)); /* it was there before */
+    CU_ASSERT(retained_is_current(r, old));
+    message_unref(old);
+    retained_destroy(r);
+}
+
 static void note_expired(void *arg, struct message *m)
 {
     CU_ASSERT_EQUAL(m->expires_ms, 1000);
@@ -537,6 +604,8 @@ static void test_stubs(void)
 UNIT_TESTS = {
     UNIT_TEST(set_change_clear)
     UNIT_TEST(limits)
+    UNIT_TEST(limits_are_for_clients)
+    UNIT_TEST(other_limits)
     UNIT_TEST(filters)
     UNIT_TEST(numbers_and_expiry)
     UNIT_TEST(expire_all)
