@@ -109,6 +109,7 @@ struct config {
     char *persistence_location;        /* NULL: the working directory */
     uint64_t persistent_client_expiration; /* seconds; 0: never */
     uint32_t store_delay;                  /* milliseconds */
+    uint32_t will_grace;                   /* seconds */
 
     /* Threads */
     uint32_t shards;    /* resolved: 1.. */

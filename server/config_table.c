@@ -345,6 +345,15 @@ static const struct config_key store[] = {
      .help = "What acknowledgements wait for with persistence true: the synced commit of what they "
              "acknowledge, or nothing; then the store follows within milliseconds, and a crash may "
              "lose what was acknowledged in them."},
+    {.name = "will_grace",
+     .type = CONFIG_SECONDS,
+     .flags = OURS,
+     .offset = U32(will_grace),
+     .dflt = "10",
+     .max = 86400,
+     .help = "After a start, how long the will of a client that was connected before waits for it "
+             "to come "
+             "back, at least; its own delay may be longer. 0: it is sent at once."},
     {.name = "store_delay",
      .type = CONFIG_MS,
      .flags = OURS,

@@ -294,12 +294,36 @@ static void remember_topic(struct shard *sh, struct publish *p)
     }
 }
 
+/* What a client that may publish has sent, in its proper form. */
+static void take(struct shard *sh, struct link *l, struct publish *p)
+{
+    struct verdict v;
+    struct in_id *held;
+
+    if (!resolve_alias(sh, l, p) || !use_mount(sh, l, p)) {
+        return;
+    }
+    held = p->qos == 2 ? idset_find(&l->client->in_ids, p->packet_id) : NULL;
+    if (held != NULL) {
+        repeat(sh, l, held);
+        return;
+    }
+    if (!count_inbound(sh, l, p)) {
+        return;
+    }
+    v = judge(sh, l, p);
+    if (v.reason != RC_SUCCESS) {
+        refuse(sh, l, p, v);
+        return;
+    }
+    remember_topic(sh, p);
+    route(sh, l, p);
+}
+
 void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t flags)
 {
     struct publish p;
     const char *why = NULL;
-    struct verdict v;
-    struct in_id *held;
     enum dec_rc rc;
 
     if (!admit(sh, l)) {
@@ -314,25 +338,10 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
     if (handle_controls(sh, l, p.has_controls)) {
         return;
     }
-    shard_count(sh, METRIC_PUBLISH_RECEIVED, 1);
-    shard_count(sh, METRIC_PUBLISH_BYTES_RECEIVED, (int64_t)p.payload.n);
     sh->budget--;
-    if (!resolve_alias(sh, l, &p) || !use_mount(sh, l, &p)) {
-        return;
+    take(sh, l, &p);
+    if (!l->is_paused) { /* else the same packet comes again */
+        shard_count(sh, METRIC_PUBLISH_RECEIVED, 1);
+        shard_count(sh, METRIC_PUBLISH_BYTES_RECEIVED, (int64_t)p.payload.n);
     }
-    held = p.qos == 2 ? idset_find(&l->client->in_ids, p.packet_id) : NULL;
-    if (held != NULL) {
-        repeat(sh, l, held);
-        return;
-    }
-    if (!count_inbound(sh, l, &p)) {
-        return;
-    }
-    v = judge(sh, l, &p);
-    if (v.reason != RC_SUCCESS) {
-        refuse(sh, l, &p, v);
-        return;
-    }
-    remember_topic(sh, &p);
-    route(sh, l, &p);
 }

@@ -530,7 +530,6 @@ void link_flush(struct shard *sh, struct link *l)
 
 static void handle_packet(struct shard *sh, struct link *l, const struct frame *f)
 {
-    shard_count(sh, METRIC_MESSAGES_RECEIVED, 1);
     switch (f->type) {
     case MQTT_PUBLISH:
         handle_publish(sh, l, f->body, f->flags);
@@ -640,6 +639,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
         if (l->is_paused || l->progress != NULL) {
             return used; /* not taken, or not to its end: the same packet again later */
         }
+        shard_count(sh, METRIC_MESSAGES_RECEIVED, 1);
         used += f.total;
     }
     return used;

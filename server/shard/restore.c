@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 
-#define WILL_GRACE_MS  10000   /* after a restart a will waits at least so long for its client */
 #define PROGRESS_MS    2000    /* a start that takes longer says so often how far it is */
 #define RETAINED_BATCH 262144u /* retained messages that go into the index together */
 #define PROGRESS_EVERY 16384u  /* records between two looks at the clock */
@@ -226,6 +225,7 @@ static bool add_will(void *arg, const struct store_op *op)
     struct restore *r = arg;
     struct entry *e = known(r, op->session);
     struct shard *first = r->b->shards[0];
+    const int64_t grace_ms = (int64_t)first->cfg->will_grace * 1000;
     struct will *w = will_from(op);
     int64_t due;
 
@@ -234,7 +234,7 @@ static bool add_will(void *arg, const struct store_op *op)
     }
     r->sum->wills++;
     if (e == NULL) { /* its session was clean and has ended: sent, after the same grace */
-        if (will_orphan(first, w, op->session, first->now_ms + WILL_GRACE_MS)) {
+        if (will_orphan(first, w, op->session, first->now_ms + grace_ms)) {
             return true;
         }
         will_free(&w);
@@ -243,7 +243,7 @@ static bool add_will(void *arg, const struct store_op *op)
     will_free(&e->client->will);
     e->client->will = w;
     due = e->times.disconnected_ms + (int64_t)op->number * 1000;
-    e->times.will_ms = e->shard->now_ms + WILL_GRACE_MS;
+    e->times.will_ms = e->shard->now_ms + grace_ms;
     e->times.will_ms = due > e->times.will_ms ? due : e->times.will_ms;
     return true;
 }

@@ -823,6 +823,31 @@ class WillsOverKill(unittest.TestCase, Wills):
     pass
 
 
+class WillGrace(unittest.TestCase):
+    def came(self, grace):
+        """Which of two wills come after a kill."""
+        with DurableBroker("will_grace %d" % grace) as b:
+            durable(b, "watch", 5).subscribe(("will/#", 1)).disconnect()
+            keep = [durable(b, name, 4, will=Will("will/" + name, "x", 1)) for name in "ab"]
+            b.again("kill")
+            for c in keep:
+                c.close()
+            w = durable(b, "watch", 5, present=True)
+            got = set()
+            while len(got) < 2:
+                try:
+                    got.add(w.settle(w.expect_publish(timeout=11 if grace > 11 else TIMEOUT)).topic)
+                except Silence:
+                    break
+            w.close()
+            return got
+
+    def test_will_grace(self):
+        self.assertEqual(self.came(1), {"will/a", "will/b"})
+        self.assertEqual(self.came(0), {"will/a", "will/b"})
+        self.assertEqual(self.came(3600), set())
+
+
 class WillsOverStop(unittest.TestCase, Durable):
     def test_wills(self):
         """Not after DISCONNECT; of those connected at an orderly stop each at most once, and not before

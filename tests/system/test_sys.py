@@ -228,6 +228,46 @@ class Limit(unittest.TestCase):
         b.signal(1)
 
 
+@ours("a packet that takes several turns")
+class Retries(unittest.TestCase):
+    """A packet that waits, or is handled in pieces, was received once."""
+
+    def check(self, b, name, wanted):
+        """The last word of the topic, once it does not change any more."""
+        c = b.connect("watch").subscribe(("$SYS/broker/" + name, 0))
+        value = None
+        try:
+            while True:
+                value = int(c.expect_publish("$SYS/broker/" + name, timeout=2.5 * SLOW).payload)
+        except Silence:
+            self.assertEqual(value, wanted)
+        c.close()
+
+    def test_large_subscribe(self):
+        with Broker("sys_interval 1") as b:
+            c = b.connect("x")
+            filters = ["f/%d" % i for i in range(60000)]
+            c.send(subscribe(1, *((f, 0) for f in filters)))
+            self.assertEqual(len(c.expect_type(SUBACK).body), 2 + 60000)
+            c.send(unsubscribe(2, *filters))
+            c.expect_type(UNSUBACK)
+            self.check(b, "messages/received", 3 + 2)  # these, and two of who asks
+            c.close()
+
+    def test_publisher_that_is_paused(self):
+        """memory_limit is below what the broker takes: each publisher waits before it is refused."""
+        with Broker("sys_interval 1\nmemory_limit 1") as b:
+            sent, refused = 0, 0
+            c = b.connect("x", version=5)
+            while refused < 2:
+                sent += 1
+                c.send(publish("p", "12345", 1, sent, version=5))
+                refused += c.expect_type(PUBACK).body[2:3] == b"\x97"
+            self.check(b, "publish/messages/received", sent)
+            self.check(b, "publish/bytes/received", sent * 5)
+            c.close()
+
+
 class Soon(unittest.TestCase):
     @ours("mosquitto publishes at its first tick")
     def test_within_a_second(self):

@@ -30,7 +30,7 @@ SLOW = wire.SLOW
 
 OUR_KEYS = {"shards", "acceptors", "store_delay", "max_topic_levels", "connect_timeout",
             "max_subscriptions_per_client", "max_retained_messages", "max_retained_bytes", "retained_memory_size",
-            "max_connect_size", "output_buffer_limit", "max_connections_pending", "accept_control_characters"}
+            "max_connect_size", "output_buffer_limit", "max_connections_pending", "accept_control_characters", "will_grace"}
 REPORT = re.compile(r"(AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error:|Assertion .* failed)")
 
 
