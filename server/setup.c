@@ -430,6 +430,16 @@ static void close_clients_failed(struct shard *sh)
     shard_close_clients(sh, RC_IMPLEMENTATION_SPECIFIC);
 }
 
+static bool have_mail(const struct broker *br)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < br->shared.nshards; i++) {
+        any = any || shard_has_mail(br->shared.shards[i]);
+    }
+    return any;
+}
+
 /*
  * Until the store has answered everything it was handed, and no mail is left that would hand it
  * more: an answer may cause another unit, so it has to be quiet for a few rounds.
@@ -442,7 +452,7 @@ static void drain_shards(struct broker *br)
     for (unsigned i = 0; i < DRAIN_ROUNDS && quiet < QUIET_ROUNDS; i++) {
         each_shard(br, shard_drain_mail);
         store_stats(br->shared.store, &st);
-        quiet = st.pending == 0 ? quiet + 1 : 0;
+        quiet = st.pending == 0 && !have_mail(br) ? quiet + 1 : 0;
         if (st.pending > 0) {
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         }
@@ -469,7 +479,7 @@ static void stop_shards(struct broker *br)
     }
     store_close(&br->shared.store); /* its threads hold shards as the place for their answers */
     if (complete) {
-        each_shard(br, shard_drain_mail);
+        drain_shards(br); /* the store's last answers, and what they are mail for */
     }
     each_shard(br, shard_destroy);
     rcu_unregister();

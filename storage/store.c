@@ -22,7 +22,7 @@ void store_close(struct store **sp)
 
 bool store_keeps(const struct store *s)
 {
-    return s->ops->keeps(s);
+    return s != NULL && s->ops->keeps(s);
 }
 
 enum store_rc store_submit(struct store *s, struct store_unit *u)
@@ -30,17 +30,20 @@ enum store_rc store_submit(struct store *s, struct store_unit *u)
     struct store_chain c = {.newest = NULL};
 
     store_chain_add(&c, u);
-    return s->ops->submit(s, &c);
+    return store_submit_chain(s, &c);
 }
 
 enum store_rc store_submit_chain(struct store *s, const struct store_chain *c)
 {
-    return s->ops->submit(s, c);
+    return s == NULL ? ST_CLOSED : s->ops->submit(s, c);
 }
 
 void store_stats(struct store *s, struct store_stats *out)
 {
-    s->ops->stats(s, out);
+    *out = (struct store_stats){.pending = 0};
+    if (s != NULL) {
+        s->ops->stats(s, out);
+    }
 }
 
 uint64_t store_first_free_id(const struct store *s)
@@ -60,7 +63,7 @@ enum store_rc store_read(struct store *s, struct store_page *p)
     p->n = 0;
     p->entries = NULL;
     p->memory = NULL;
-    return s->ops->read == NULL ? ST_CLOSED : s->ops->read(s, p);
+    return s == NULL || s->ops->read == NULL ? ST_CLOSED : s->ops->read(s, p);
 }
 
 void store_page_free(struct store_page *p)
@@ -76,7 +79,7 @@ enum store_rc store_fetch_retained(struct store *s, struct store_fetch *f)
 {
     f->rc = ST_OK;
     f->memory = NULL;
-    return s->ops->fetch == NULL ? ST_CLOSED : s->ops->fetch(s, f);
+    return s == NULL || s->ops->fetch == NULL ? ST_CLOSED : s->ops->fetch(s, f);
 }
 
 void store_fetch_free(struct store_fetch *f)
@@ -96,10 +99,13 @@ enum store_rc store_backup(struct store *s, const char *to_dir, char *err, size_
 
 enum store_rc store_health(const struct store *s)
 {
+    if (s == NULL) {
+        return ST_CLOSED;
+    }
     return s->ops->health == NULL ? ST_OK : s->ops->health(s);
 }
 
 const char *store_trouble(const struct store *s)
 {
-    return s->ops->trouble == NULL ? "" : s->ops->trouble(s);
+    return s == NULL || s->ops->trouble == NULL ? "" : s->ops->trouble(s);
 }

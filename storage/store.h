@@ -102,7 +102,8 @@ struct store;
 enum store_rc store_open_memory(unsigned delay_ms, struct store **out)
     __attribute__((warn_unused_result));
 /* Answers what it has taken, then ends; nobody may be submitting any more. NULL is fine; *s becomes
- * NULL. */
+ * NULL, which is a closed store for everything below: it takes nothing (ST_CLOSED) and keeps
+ * nothing. What its last answers cause may still come and ask. */
 void store_close(struct store **s);
 
 /*

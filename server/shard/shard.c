@@ -586,6 +586,12 @@ void shard_forget_store(struct shard *sh)
     ticket_flush(sh);
     sh->keeps = false;
     sh->spills = false;
+    sh->ending = true;
+}
+
+bool shard_has_mail(const struct shard *sh)
+{
+    return sh->post.inbox != NULL || post_depth(&sh->post) > 0;
 }
 
 void shard_drain_mail(struct shard *sh)

@@ -28,7 +28,9 @@ void shard_destroy(struct shard *sh); /* NULL is fine */
 void shard_close_clients(struct shard *sh, enum mqtt_reason reason);
 /* Handles the mail that is left: connections on their way, deliveries, answers of the store. */
 void shard_drain_mail(struct shard *sh);
-/* From now on nothing is handed to the store, which may be closed. */
+/* Some is there. It says so truly when nobody else runs: pushes of other threads may lag. */
+bool shard_has_mail(const struct shard *sh);
+/* From now on nothing is handed to the store or on to other sessions; the store may be closed. */
 void shard_forget_store(struct shard *sh);
 
 /* Hands over a connection; takes ownership of h. */

@@ -2,11 +2,13 @@
 """Kills the broker under load and keeps the books: what it has acknowledged is there after each start.
 
     ledger.py [--kills N] [--seed N] [--control] [--keep DIR]
+    ledger.py --stops N [--seed N]
 
 The clients live here, outside the broker, and keep their half of every session. Who they are and what a
 violation is, stands in roles.py; the first one ends the run with its seed and its story. --control starts the broker with
 `durability memory`, which acknowledges before the commit, on a disk that syncs slowly: the run then has
-to end with a loss.
+to end with a loss. --stops ends the broker by SIGTERM only, at any moment of the load and with sessions ending whose
+messages are being handed on: each has to end with exit code 0, and to lose nothing either.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import broker  # noqa: E402
 import wire  # noqa: E402
 from durable import DurableBroker  # noqa: E402
 from peer import Violation  # noqa: E402
-from roles import (FILTERS, FOLLOWS_S, GRACE_S, Churner, Member, Mourner, Observer, Publisher, Retainer,  # noqa: E402
+from roles import (FILTERS, FOLLOWS_S, GRACE_S, Churner, Guest, Member, Mourner, Observer, Publisher, Retainer,  # noqa: E402
                    Sleeper, Subscriber, Team, Watcher)
 
 SLOW = wire.SLOW
@@ -33,8 +35,8 @@ TRACE = 500000
 
 
 class World:
-    def __init__(self, seed, control):
-        self.seed, self.control = seed, control
+    def __init__(self, seed, control, stops_only=False):
+        self.seed, self.control, self.stops_only = seed, control, stops_only
         self.rng = random.Random(seed)
         self.trace = collections.deque(maxlen=TRACE)
         self.begin = time.monotonic()
@@ -61,6 +63,7 @@ class World:
         self.watcher = Watcher(self, "w", 4)
         self.peers = self.subscribers + self.publishers + self.retainers + self.churners + self.members + [
             self.observer, self.watcher]
+        self.guests = [Guest(self, "g%d" % i) for i in range(12)] if stops_only else []
         self.sleepers = [Sleeper(self, "x%d" % i, expiry) for i, expiry in enumerate((1, 2, 3, 3600))]
         self.mourners = {}        # name -> all there ever were
         self.busy_mourners = []
@@ -135,6 +138,8 @@ class World:
                 if now > leave_at:
                     leave_at = end
                     self.some_leave()
+                if self.guests:
+                    self.rng.choice(self.guests).move()
             self.turn()
 
     def generate(self):
@@ -191,6 +196,8 @@ class World:
             self.is_stopping = True
             self.broker.stop(30)
             self.stops += 1
+            # Nobody reads meanwhile: what was sent before lies in the sockets.
+            self.pause_max = max(self.pause_max, time.monotonic() - self.died_at)
         while self.by_fd:
             self.turn(0.0, is_down=True)
         self.is_stopping = False
@@ -223,7 +230,7 @@ class World:
 
     def start(self):
         self.round += 1
-        while self.rng.random() < 0.12:
+        while not self.stops_only and self.rng.random() < 0.12:
             self.false_start()
         sync = 100000 if self.control else self.rng.choice((0, 0, 0, 1000, 5000, 30000))
         shards = self.rng.choice((4, 4, 4, 6, 5, 3))
@@ -346,15 +353,18 @@ class World:
             if m.must and not m.came:
                 m.fail("loss", "its will never came: it %s, delay %d s" % (m.fate, m.delay), "will/" + m.name)
 
-    def run(self, kills):
+    def is_over(self, deaths):
+        return (self.stops if self.stops_only else self.kills) >= deaths
+
+    def run(self, deaths):
         for peer in self.peers + self.sleepers:
             peer.open()
         while not all(p.up and (p.subscribed or not p.filters) for p in self.peers):
             self.turn()
-        while self.kills < kills:
+        while not self.is_over(deaths):
             self.load(self.rng.choices((self.rng.uniform(0.01, 0.1), self.rng.uniform(0.2, 1.0),
                                         self.rng.uniform(1.0, 3.0)), (2, 7, 1))[0] * max(1, SLOW / 2))
-            self.die("stop" if self.rng.random() < 0.08 else "kill")
+            self.die("stop" if self.stops_only or self.rng.random() < 0.08 else "kill")
             if self.rng.random() < 0.15:
                 time.sleep(self.rng.uniform(0.5, 1.5))  # something expires meanwhile
             self.start()
@@ -362,9 +372,9 @@ class World:
                 self.load(0.05)
                 self.settle()
                 if self.rng.random() < 0.5:
-                    self.die("kill")
+                    self.die("stop" if self.stops_only else "kill")
                     self.start()
-            if self.kills % 20 == 0:
+            if (self.kills + self.stops) % 20 == 0:
                 self.report()
         self.load(0.3)
         self.settle()
@@ -406,15 +416,16 @@ class World:
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--kills", type=int, default=10)
+    p.add_argument("--stops", type=int, default=0, help="so many ends by SIGTERM instead of kills")
     p.add_argument("--seed", type=int, default=None)
     p.add_argument("--control", action="store_true")
     p.add_argument("--keep", metavar="DIR", help="where the store of a violation is copied to")
     a = p.parse_args()
     seed = a.seed if a.seed is not None else random.SystemRandom().randrange(1 << 31)
     print("seed %d" % seed, flush=True)
-    w = World(seed, a.control)
+    w = World(seed, a.control, a.stops > 0)
     try:
-        w.run(a.kills)
+        w.run(a.stops if a.stops > 0 else a.kills)
         if w.first_silent is not None and not a.control:
             raise w.first_silent
     except Violation as v:
@@ -439,7 +450,7 @@ def main():
     if a.control:
         print("the control was NOT caught: %d kills of a broker that acknowledges before the commit" % w.kills)
         return 1
-    print("nothing lost, nothing twice, order kept: %d kills, seed %d" % (w.kills, seed))
+    print("nothing lost, nothing twice, order kept: %d kills, %d stops, seed %d" % (w.kills, w.stops, seed))
     return 0
 
 

@@ -366,6 +366,34 @@ class Member(Peer):
         self.team.take(self, stream, seq, qos)
 
 
+class Guest:
+    """
+    A durable member of groups that nobody keeps books of. It subscribes and goes, so that a queue gathers on disk; then its
+    session ends, by a clean start, while what it had is handed to others page by page.
+    """
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.is_member = False
+
+    def move(self):
+        if self.world.rng.random() > 0.1:
+            return
+        try:
+            with wire.Client(self.world.address) as c:
+                if self.is_member:
+                    c.send(wire.connect(self.name, clean=True))
+                else:
+                    c.send(wire.connect(self.name, clean=False) +
+                           wire.subscribe(1, ("$share/%s/led/#" % self.world.rng.choice("ab"), 2),
+                                          ("$share/c/shr/#", 1)))
+                    c.recv(0.05)
+                    c.recv(0.05)
+        except (OSError, wire.Closed, wire.Silence):
+            pass
+        self.is_member = not self.is_member
+
+
 class Mourner(Peer):
     """
     One connection with a will, of QoS 2 and delayed, and what is to come of it: "vanishes": it comes, once and
