@@ -105,6 +105,13 @@ void handover_free(struct handover *h)
     free(h);
 }
 
+void handover_drop(struct handover *h)
+{
+    /* relaxed: counts for a limit. */
+    atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
+    handover_free(h);
+}
+
 /* ---- pending connections ---- */
 
 static void pending_list_add(struct pending *head, struct pending *p)

@@ -38,9 +38,19 @@ struct handover {
     struct connect connect; /* checked */
     bool id_assigned;       /* the client id was made here */
     struct span client_id;  /* final: in `bytes` or in id[] */
+    /* The shard's, while it waits for the connection it takes over, see takeover.c: */
+    struct handover *next;       /* waits behind it for the same connection */
+    struct handover *last;       /* of the first: the end of that list */
+    struct handover *chain_next; /* of the first, in the shard's list: another such list */
+    size_t left;                 /* of the first: bytes of that connection to be read at most */
+    int64_t until_ms;            /* of the first: when its wait ends in any case */
+    unsigned empty_looks;        /* of the first: turns in which there was nothing to read */
     char id[];
 };
 
+/* NULL is fine. */
 void handover_free(struct handover *h);
+/* Likewise, with the connection that was counted for it: it will not be one. */
+void handover_drop(struct handover *h);
 
 #endif

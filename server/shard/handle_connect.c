@@ -13,21 +13,6 @@
 
 #define CONNACK_MAX 512u
 
-/* The older connection goes; its will and its session follow the ordinary rules [MQTT-3.1.4-3]. */
-static void take_over(struct shard *sh, struct client *c)
-{
-    struct link *old = c->link;
-
-    shard_count(sh, METRIC_CLIENTS_TAKEN_OVER, 1);
-    log_limited(sh->b->log, LOGL_NOTICE, LOGR_CONNECTION,
-                "client " CLIENT_FMT " already connected, closing old connection", CLIENT_ARGS(c));
-    link_close(sh, old, RC_SESSION_TAKEN_OVER, NULL);
-    link_drop_acks(sh, old);
-    old->client = NULL;
-    c->link = NULL;
-    client_detach(sh, c, !old->orderly);
-}
-
 /* A stored session that is not resumed. */
 static void discard(struct shard *sh, struct client *c)
 {
@@ -283,13 +268,7 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
 
     *present = false;
     *ended = (struct ended){0};
-    if (c != NULL && c->link != NULL) {
-        bool was_durable = c->durable;
-        take_over(sh, c);
-        if (!was_durable) {
-            c = NULL; /* ended with its connection */
-        }
-    }
+    assert(c == NULL || c->link == NULL); /* a takeover is over */
     if (c != NULL && h->connect.clean) {
         *ended = (struct ended){client_session(c), share_end(sh, c)};
         discard(sh, c);
@@ -376,7 +355,7 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
     return ok;
 }
 
-void handle_connect(struct shard *sh, struct handover *h)
+struct link *handle_connect(struct shard *sh, struct handover *h)
 {
     struct client *c = client_find(sh, h->client_id);
     struct link *l;
@@ -385,15 +364,17 @@ void handle_connect(struct shard *sh, struct handover *h)
         /* A CONNECT that was complete later has been here first: it would have taken over this one.
          */
         shard_count(sh, METRIC_CLIENTS_TAKEN_OVER, 1);
-        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
-        handover_free(h);
-        return;
+        handover_drop(h);
+        return NULL;
+    }
+    if (c != NULL && c->link != NULL) {
+        takeover_begin(sh, c->link, h);
+        return NULL;
     }
     l = link_create(sh, h);
     if (l == NULL) {
-        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
-        handover_free(h);
-        return;
+        handover_drop(h);
+        return NULL;
     }
     l->keep_alive_ms = keep_alive_ms(sh, &h->connect);
     if (!loop_add(&sh->loop, l->conn.fd, LOOP_CONN, l) ||
@@ -401,13 +382,14 @@ void handle_connect(struct shard *sh, struct handover *h)
         log_limited(sh->b->log, LOGL_ERROR, LOGR_NET, "cannot take a connection: %m");
         link_free(sh, l);
         handover_free(h);
-        return;
+        return NULL;
     }
     l->unparsed = h->bytes_n > h->connect_n;
     if (!begin(sh, l, h)) {
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
     }
     handover_free(h);
+    return l;
 }
 
 void connect_completed(struct shard *sh, struct ack_slot *s)

@@ -181,12 +181,12 @@ struct outq {
     struct out_msg *resend;   /* first in flight that this connection has not seen; NULL: none */
     struct out_msg **by_id; /* packet_id & (cap - 1): ids are chosen so that they do not collide */
     uint32_t cap;
-    uint32_t window;      /* PUBLISH packets that may be unanswered */
-    uint32_t counted;     /* that are */
-    uint32_t queued_qos0; /* in the queue: a later one stays behind them */
+    uint32_t window;           /* PUBLISH packets that may be unanswered */
+    uint32_t counted;          /* that are */
+    uint32_t queued_qos0;      /* in the queue: a later one stays behind them */
     uint64_t inflight_bytes;   /* of memory */
     uint64_t inflight_payload; /* bytes: what max_inflight_bytes is about */
-    uint64_t bytes; /* of everything, on disk or not */
+    uint64_t bytes;            /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
     uint64_t dropped;          /* messages, by the session's own limits */
@@ -331,6 +331,7 @@ struct link {
     struct link *ready_next; /* may have bytes to parse */
     struct link *dirty_next; /* has output to write */
     union {                  /* a connection lingers after it was doomed, and is not paused then */
+        struct handover *takers; /* while is_taken: the first of those that wait for its end */
         struct link *doomed_next;
         struct link *linger_next;
     };
@@ -362,6 +363,7 @@ struct link {
     bool opened : 1;         /* CONNACK has left */
     bool said_goodbye : 1;   /* it ends because the client or we wished so: no lingering */
     bool had_pause : 1;      /* back-pressure: this publisher was left unread for its time */
+    bool is_taken : 1;       /* a CONNECT waits until what had come is handled, see takeover.c */
     uint8_t moved_round : 4; /* of the shard's relief, in which bytes left last */
 };
 
@@ -478,6 +480,7 @@ struct shard {
     struct link *dirty;
     uint32_t ndirty;
     struct link *doomed;
+    struct handover *takers, **takers_last; /* CONNECTs whose older connection has ended */
     struct link *paused;
     struct link *lingering; /* waiting for their peers to read our last words */
     struct delivery *jobs, **jobs_last;
@@ -590,6 +593,20 @@ void link_slot_failed(struct shard *sh,
                       struct ack_slot *s); /* the store refused: no answer, close */
 void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t packet_id,
               enum mqtt_reason reason);
+
+/* takeover.c */
+/* A CONNECT for the client of this connection; owns h. */
+void takeover_begin(struct shard *sh, struct link *l, struct handover *h);
+/* Of a connection that is_taken: bytes were read; what there was to handle was handled; its time is
+ * over; it ends. */
+void takeover_count(struct link *l, size_t got);
+void takeover_look(struct shard *sh, struct link *l);
+void takeover_expire(struct shard *sh, struct link *l);
+void takeover_release(struct shard *sh, struct link *l);
+/* Handles those whose connection has been reaped. */
+void takeover_run(struct shard *sh);
+/* The shard ends: nobody takes over any more. */
+void takeover_drop_all(struct shard *sh);
 
 /* relief.c: a slice of the look for who holds memory; true: more to do at once */
 bool relief_run(struct shard *sh);
@@ -821,7 +838,8 @@ bool will_orphan(struct shard *sh, struct will *w, uint64_t id,
 void will_fini(struct shard *sh);
 
 /* handle_*.c */
-void handle_connect(struct shard *sh, struct handover *h);
+/* Owns h. Its connection; NULL: there is none, or it waits for an older one. */
+struct link *handle_connect(struct shard *sh, struct handover *h);
 void connect_completed(struct shard *sh, struct ack_slot *s);
 void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t flags);
 void handle_puback(struct shard *sh, struct link *l, struct span body);

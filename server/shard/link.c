@@ -66,6 +66,10 @@ static void keepalive_timer(void *owner, struct timer *t)
         link_free(sh, l);
         return;
     }
+    if (l->is_taken) {
+        takeover_expire(sh, l);
+        return;
+    }
     deadline = sh->now_ms - silent_ms(sh, l) + l->keep_alive_ms;
     if (l->is_paused || l->state != LINK_OPEN) {
         /* Not read: its silence is ours, the clock stands still. */
@@ -85,7 +89,7 @@ static void keepalive_timer(void *owner, struct timer *t)
 void link_touch_keepalive(struct shard *sh, struct link *l)
 {
     l->last_rx_ms = (uint32_t)sh->now_ms;
-    if (l->keep_alive_ms != 0) {
+    if (l->keep_alive_ms != 0 && !l->is_taken) { /* else the timer is the takeover's */
         timer_set(&sh->wheel, &l->timer, sh->now_ms + l->keep_alive_ms);
     }
 }
@@ -201,7 +205,7 @@ void link_forget(struct link *l)
 
 void link_free(struct shard *sh, struct link *l)
 {
-    assert(l->state != LINK_GONE && !l->is_paused);
+    assert(l->state != LINK_GONE && !l->is_paused && !l->is_taken);
     timer_cancel(&sh->wheel, &l->timer);
     if (l->state == LINK_LINGERING) {
         leave_lingering(sh, l);
@@ -228,6 +232,9 @@ void link_close(struct shard *sh, struct link *l, enum mqtt_reason reason, const
                     "client " CLIENT_FMT " disconnected: %s",
                     l->client == NULL ? 1 : (int)l->client->id_n,
                     l->client == NULL ? "?" : l->client->id, why);
+    }
+    if (l->is_taken) {
+        takeover_release(sh, l);
     }
     l->state = LINK_CLOSING;
     l->reason = (uint8_t)reason;
@@ -593,7 +600,8 @@ static bool is_clogged(const struct shard *sh, const struct link *l)
 
 static bool may_read(const struct shard *sh, const struct link *l)
 {
-    return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS && !is_clogged(sh, l);
+    return l->state == LINK_OPEN && !l->is_paused && l->nacks < PENDING_ACKS &&
+           (!is_clogged(sh, l) || l->is_taken); /* nobody reads there any more */
 }
 
 static bool may_parse(const struct shard *sh, const struct link *l)
@@ -672,6 +680,9 @@ static bool read_once(struct shard *sh, struct link *l, size_t *got)
     if (drained) {
         l->readable = false;
     }
+    if (l->is_taken) {
+        takeover_count(l, *got);
+    }
     if (rc == CONN_OK) {
         return parse_span(sh, l, in);
     }
@@ -692,6 +703,12 @@ bool link_parse(struct shard *sh, struct link *l)
     }
     while (l->readable && total < TURN_READ_BYTES && may_parse(sh, l) && read_once(sh, l, &got)) {
         total += got;
+        if (l->is_taken && l->takers->left == 0) {
+            break; /* more does not count */
+        }
+    }
+    if (l->is_taken) {
+        takeover_look(sh, l);
     }
     /* Unread bytes, or packets kept because the budget ran out. A pause or the store wake it
      * themselves. */

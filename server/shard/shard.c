@@ -67,7 +67,7 @@ static void connect_mail(struct shard *sh, struct post_item *m)
     struct handover *h = ((struct connect_mail *)m)->h;
 
     free(m);
-    handle_connect(sh, h);
+    (void)handle_connect(sh, h);
 }
 
 void shard_give(struct shard *sh, struct handover *h)
@@ -75,8 +75,7 @@ void shard_give(struct shard *sh, struct handover *h)
     struct connect_mail *m = malloc(sizeof(*m));
 
     if (m == NULL) {
-        atomic_fetch_sub_explicit(&h->listener->connections, 1, memory_order_relaxed);
-        handover_free(h);
+        handover_drop(h);
         return;
     }
     m->mail.fn = connect_mail;
@@ -410,6 +409,7 @@ static void take_turn(struct shard *sh, int n)
     flush_bundles(sh);
     flush_dirty(sh);
     reap_doomed(sh); /* may publish wills */
+    takeover_run(sh);
     ticket_run_gone(sh);
     ticket_expire(sh);
     ticket_flush_lazy(sh);
@@ -495,6 +495,7 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
     sh->loop.epoll_fd = -1;
     sh->ready_last = &sh->ready;
     sh->jobs_last = &sh->jobs;
+    sh->takers_last = &sh->takers;
     sh->replays_last = &sh->replays;
     timer_wheel_init(&sh->wheel, sh->now_ms);
     sh->onward = calloc(b->nshards, sizeof(*sh->onward));
@@ -579,6 +580,7 @@ void shard_close_clients(struct shard *sh, enum mqtt_reason reason)
         }
     }
     reap_doomed(sh);
+    takeover_drop_all(sh);
 }
 
 void shard_forget_store(struct shard *sh)
