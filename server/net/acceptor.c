@@ -166,24 +166,30 @@ static void refuse(struct acceptor *a, struct pending *p, const uint8_t *answer,
     pending_list_add(&a->lingering, p);
 }
 
-static void refuse_with(struct acceptor *a, struct pending *p, enum mqtt_version v,
+/* What its client takes no packet of [MQTT-3.1.2-24]: closed without a CONNACK. */
+static bool takes(const struct connect *c, size_t n)
+{
+    return c->props.maximum_packet_size == 0 || n <= c->props.maximum_packet_size;
+}
+
+static void refuse_with(struct acceptor *a, struct pending *p, const struct connect *c,
                         enum mqtt3_connack rc3, enum mqtt_reason rc5, const char *why)
 {
     uint8_t answer[16];
-    size_t n = v == MQTT_5 ? connack5_encode(answer, sizeof(answer), false, rc5, SPAN_NULL)
-                           : connack3_encode(answer, sizeof(answer), false, rc3);
+    size_t n = c->version == MQTT_5 ? connack5_encode(answer, sizeof(answer), false, rc5, SPAN_NULL)
+                                    : connack3_encode(answer, sizeof(answer), false, rc3);
 
-    refuse(a, p, answer, n, why);
+    refuse(a, p, answer, takes(c, n) ? n : 0, why);
 }
 
 /* ---- CONNECT ---- */
 
 /* 3.x has no return code for it: closed without a CONNACK [MQTT-3.2.2-6 of 3.1.1]. */
-static void refuse_v5(struct acceptor *a, struct pending *p, enum mqtt_version v,
+static void refuse_v5(struct acceptor *a, struct pending *p, const struct connect *c,
                       enum mqtt_reason reason, const char *why)
 {
-    if (v == MQTT_5) {
-        refuse_with(a, p, v, CONNACK3_SERVER_UNAVAILABLE, reason, why);
+    if (c->version == MQTT_5) {
+        refuse_with(a, p, c, CONNACK3_SERVER_UNAVAILABLE, reason, why);
     } else {
         refuse(a, p, NULL, 0, why);
     }
@@ -208,34 +214,34 @@ static bool refuse_by_rules(struct acceptor *a, struct pending *p, const struct 
     enum mqtt_version v = c->version;
 
     if ((lc->accept_protocol_versions & (1u << v)) == 0) {
-        refuse_with(a, p, v, CONNACK3_BAD_PROTOCOL_VERSION, RC_UNSUPPORTED_PROTOCOL_VERSION,
+        refuse_with(a, p, c, CONNACK3_BAD_PROTOCOL_VERSION, RC_UNSUPPORTED_PROTOCOL_VERSION,
                     "protocol version not accepted on this listener");
     } else if (!c->has_username && !lc->allow_anonymous) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
+        refuse_with(a, p, c, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
                     "anonymous clients are not allowed");
     } else if (c->has_username && !lc->allow_anonymous) {
         /* Nothing here could check the password, so nobody can be let in by name. */
-        refuse_with(a, p, v, CONNACK3_BAD_USER_NAME_OR_PASSWORD, RC_BAD_USER_NAME_OR_PASSWORD,
+        refuse_with(a, p, c, CONNACK3_BAD_USER_NAME_OR_PASSWORD, RC_BAD_USER_NAME_OR_PASSWORD,
                     "no way to check user names is configured");
     } else if (v == MQTT_5 && props_has(&c->props, PROP_AUTH_METHOD)) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_BAD_AUTHENTICATION_METHOD,
+        refuse_with(a, p, c, CONNACK3_NOT_AUTHORIZED, RC_BAD_AUTHENTICATION_METHOD,
                     "no enhanced authentication method is configured");
     } else if (v != MQTT_5 && cfg->max_keepalive != 0 &&
                (c->keep_alive_s == 0 || c->keep_alive_s > cfg->max_keepalive)) {
-        refuse_with(a, p, v, CONNACK3_ID_REJECTED, RC_SUCCESS, "keep alive above max_keepalive");
+        refuse_with(a, p, c, CONNACK3_ID_REJECTED, RC_SUCCESS, "keep alive above max_keepalive");
     } else if (c->has_will && c->will.qos > lc->max_qos) {
-        refuse_v5(a, p, v, RC_QOS_NOT_SUPPORTED, "will QoS above the listener's max_qos");
+        refuse_v5(a, p, c, RC_QOS_NOT_SUPPORTED, "will QoS above the listener's max_qos");
     } else if (c->has_will && cfg->message_size_limit != 0 &&
                c->will.payload.n > cfg->message_size_limit) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_QUOTA_EXCEEDED,
+        refuse_with(a, p, c, CONNACK3_NOT_AUTHORIZED, RC_QUOTA_EXCEEDED,
                     "will above message_size_limit");
     } else if (c->has_will && lc->mount_point == NULL &&
                (sys_topic_is_reserved(c->will.topic) ||
                 sys_topic_begins(c->will.topic, "$CONTROL/"))) {
-        refuse_with(a, p, v, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
+        refuse_with(a, p, c, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
                     "will to a reserved topic");
     } else if (c->has_will && c->will.retain && !cfg->retain_available) {
-        refuse_v5(a, p, v, RC_RETAIN_NOT_SUPPORTED, "retained will, but retain_available is false");
+        refuse_v5(a, p, c, RC_RETAIN_NOT_SUPPORTED, "retained will, but retain_available is false");
     } else {
         return false;
     }
@@ -252,8 +258,8 @@ static bool choose_id(struct acceptor *a, struct pending *p, const struct connec
     *id = c->client_id;
     if (lc->use_username_as_clientid) {
         if (!c->has_username || c->username.n == 0) {
-            refuse_with(a, p, c->version, CONNACK3_BAD_USER_NAME_OR_PASSWORD,
-                        RC_BAD_USER_NAME_OR_PASSWORD, "no user name to use as client id");
+            refuse_with(a, p, c, CONNACK3_BAD_USER_NAME_OR_PASSWORD, RC_BAD_USER_NAME_OR_PASSWORD,
+                        "no user name to use as client id");
             return false;
         }
         *id = c->username;
@@ -262,7 +268,7 @@ static bool choose_id(struct acceptor *a, struct pending *p, const struct connec
         /* 3.1 has no empty ids; 3.1.1 only with clean session [MQTT-3.1.3-8]. */
         if (c->version == MQTT_3_1 || (c->version == MQTT_3_1_1 && !c->clean) ||
             !lc->allow_zero_length_clientid) {
-            refuse_with(a, p, c->version, CONNACK3_ID_REJECTED, RC_CLIENT_ID_NOT_VALID,
+            refuse_with(a, p, c, CONNACK3_ID_REJECTED, RC_CLIENT_ID_NOT_VALID,
                         "client id of no length");
             return false;
         }
@@ -320,14 +326,13 @@ static void hand_over(struct acceptor *a, struct pending *p, const struct connec
     }
     if (h == NULL || h->bytes == NULL) {
         handover_free(h);
-        refuse_with(a, p, c->version, CONNACK3_SERVER_UNAVAILABLE, RC_SERVER_UNAVAILABLE,
-                    "out of memory");
+        refuse_with(a, p, c, CONNACK3_SERVER_UNAVAILABLE, RC_SERVER_UNAVAILABLE, "out of memory");
         return;
     }
     if (!prefix_is_allowed(a->config->clientid_prefixes,
                            h->client_id)) { /* also of one made here */
         handover_free(h);
-        refuse_with(a, p, c->version, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
+        refuse_with(a, p, c, CONNACK3_NOT_AUTHORIZED, RC_NOT_AUTHORIZED,
                     "client id does not begin with clientid_prefixes");
         return;
     }
@@ -355,7 +360,7 @@ static void hand_over(struct acceptor *a, struct pending *p, const struct connec
 }
 
 static void refuse_decoded(struct acceptor *a, struct pending *p, enum dec_rc rc,
-                           enum mqtt_version v, const char *why)
+                           const struct connect *c, const char *why)
 {
     uint8_t answer[16];
     size_t n = 0;
@@ -367,18 +372,18 @@ static void refuse_decoded(struct acceptor *a, struct pending *p, enum dec_rc rc
         n = connack3_encode(answer, sizeof(answer), false, CONNACK3_BAD_PROTOCOL_VERSION);
         break;
     case DEC_MALFORMED:
-        if (v == MQTT_5) {
+        if (c->version == MQTT_5) {
             n = connack5_encode(answer, sizeof(answer), false, RC_MALFORMED_PACKET, SPAN_NULL);
         }
         break;
     case DEC_PROTOCOL:
-        if (v == MQTT_5) {
+        if (c->version == MQTT_5) {
             n = connack5_encode(answer, sizeof(answer), false, RC_PROTOCOL_ERROR, SPAN_NULL);
         }
         break;
     case DEC_TOPIC_FILTER:
     case DEC_TOPIC_NAME:
-        if (v == MQTT_5) {
+        if (c->version == MQTT_5) {
             n = connack5_encode(answer, sizeof(answer), false, RC_TOPIC_NAME_INVALID, SPAN_NULL);
         }
         break;
@@ -386,7 +391,7 @@ static void refuse_decoded(struct acceptor *a, struct pending *p, enum dec_rc rc
     case DEC_OK:
         break;
     }
-    refuse(a, p, answer, n, why == NULL ? "malformed CONNECT" : why);
+    refuse(a, p, answer, takes(c, n) ? n : 0, why == NULL ? "malformed CONNECT" : why);
 }
 
 /* It is a packet like any other, too. */
@@ -439,7 +444,7 @@ static bool parse(struct acceptor *a, struct pending *p, struct span in)
         why = "control characters in a string";
     }
     if (rc != DEC_OK) {
-        refuse_decoded(a, p, rc, c.version, why);
+        refuse_decoded(a, p, rc, &c, why);
         return false;
     }
     hand_over(a, p, &c, in, f.total);

@@ -45,7 +45,6 @@ static bool setup_v5(struct shard *sh, struct link *l, const struct connect *c)
     struct link5 *v5 = calloc(1, sizeof(*v5));
     uint32_t out_max = c->props.topic_alias_maximum;
 
-    (void)sh;
     if (v5 == NULL) {
         return false;
     }
@@ -54,6 +53,10 @@ static bool setup_v5(struct shard *sh, struct link *l, const struct connect *c)
     v5->receive_maximum =
         props_has(&c->props, PROP_RECEIVE_MAXIMUM) ? c->props.receive_maximum : UINT16_MAX;
     v5->max_packet = c->props.maximum_packet_size;
+    v5->in_max_packet = sh->cfg->max_packet_size;
+    v5->in_receive_maximum = (uint16_t)sh->cfg->max_inflight_messages;
+    v5->in_max_qos = (uint8_t)lc->max_qos;
+    v5->in_retain = sh->cfg->retain_available;
     if (out_max > lc->max_topic_alias_broker) {
         out_max = lc->max_topic_alias_broker;
     }
@@ -199,7 +202,6 @@ static size_t connack_props(struct shard *sh, const struct link *l, const struct
                             uint8_t *p)
 {
     const struct config *cfg = sh->cfg;
-    const struct listener_config *lc = listener_conf(l->listener);
     size_t n = 0;
 
     if (cfg->max_keepalive != 0 &&
@@ -210,15 +212,15 @@ static size_t connack_props(struct shard *sh, const struct link *l, const struct
     if (h->id_assigned) {
         n += prop_put_string(p + n, PROP_ASSIGNED_CLIENT_ID, client_id(l->client));
     }
-    if (!cfg->retain_available) {
+    if (!l->v5->in_retain) {
         n += prop_put_byte(p + n, PROP_RETAIN_AVAILABLE, 0);
     }
-    if (cfg->max_packet_size != 0) {
-        n += prop_put_u32(p + n, PROP_MAXIMUM_PACKET_SIZE, cfg->max_packet_size);
+    if (l->v5->in_max_packet != 0) {
+        n += prop_put_u32(p + n, PROP_MAXIMUM_PACKET_SIZE, l->v5->in_max_packet);
     }
-    n += prop_put_u16(p + n, PROP_RECEIVE_MAXIMUM, (uint16_t)cfg->max_inflight_messages);
-    if (lc->max_qos < 2) {
-        n += prop_put_byte(p + n, PROP_MAXIMUM_QOS, (uint8_t)lc->max_qos);
+    n += prop_put_u16(p + n, PROP_RECEIVE_MAXIMUM, l->v5->in_receive_maximum);
+    if (l->v5->in_max_qos < 2) {
+        n += prop_put_byte(p + n, PROP_MAXIMUM_QOS, l->v5->in_max_qos);
     }
     if (l->client->expiry_s != h->connect.props.session_expiry_s) {
         n += prop_put_u32(p + n, PROP_SESSION_EXPIRY, l->client->expiry_s);

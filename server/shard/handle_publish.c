@@ -116,6 +116,11 @@ static struct verdict over_memory(struct shard *sh, const struct link *l, const 
 
 /* ---- checks ---- */
 
+static unsigned max_qos(const struct link *l)
+{
+    return l->v5 == NULL ? (unsigned)listener_conf(l->listener)->max_qos : l->v5->in_max_qos;
+}
+
 static struct verdict judge(struct shard *sh, const struct link *l, const struct publish *p)
 {
     const struct config *cfg = sh->cfg;
@@ -124,10 +129,10 @@ static struct verdict judge(struct shard *sh, const struct link *l, const struct
         !topic_name_is_valid((const char *)p->topic.p, p->topic.n, cfg->max_topic_levels)) {
         return (struct verdict){RC_TOPIC_NAME_INVALID, "invalid topic name"};
     }
-    if (p->qos > listener_conf(l->listener)->max_qos) {
+    if (p->qos > max_qos(l)) {
         return (struct verdict){RC_QOS_NOT_SUPPORTED, "QoS above the listener's max_qos"};
     }
-    if (p->retain && !cfg->retain_available) {
+    if (p->retain && !(l->v5 == NULL ? cfg->retain_available : l->v5->in_retain)) {
         return (struct verdict){RC_RETAIN_NOT_SUPPORTED,
                                 "retained message, retain_available is false"};
     }
@@ -229,7 +234,7 @@ static bool count_inbound(struct shard *sh, struct link *l, const struct publish
     if (l->v5 == NULL || p->qos == 0) {
         return true;
     }
-    if (l->v5->inbound >= sh->cfg->max_inflight_messages) {
+    if (l->v5->inbound >= l->v5->in_receive_maximum) {
         link_close(sh, l, RC_RECEIVE_MAXIMUM_EXCEEDED, "receive maximum exceeded");
         return false;
     }

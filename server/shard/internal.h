@@ -313,6 +313,11 @@ struct link5 {
     uint16_t receive_maximum; /* the client's */
     uint16_t inbound;         /* QoS 1 and 2 received and not answered */
     uint32_t max_packet;      /* the client's; 0: none */
+    /* What CONNACK announced holds as long as the connection, whatever a reload says. */
+    uint32_t in_max_packet;
+    uint16_t in_receive_maximum;
+    uint8_t in_max_qos;
+    bool in_retain; /* retained messages are taken */
 };
 
 enum link_state {

@@ -318,7 +318,7 @@ static void say_goodbye(struct shard *sh, struct link *l)
     }
     n = l->opened ? disconnect5_encode(bye, sizeof(bye), reason, SPAN_NULL)
                   : connack5_encode(bye, sizeof(bye), false, reason, SPAN_NULL);
-    if (conn_out_copy(&l->conn, bye, n)) {
+    if (!link_too_large(l, n) && conn_out_copy(&l->conn, bye, n)) { /* [MQTT-3.1.2-24] */
         shard_count(sh, METRIC_MESSAGES_SENT, 1);
     }
 }
@@ -580,16 +580,18 @@ static void handle_packet(struct shard *sh, struct link *l, const struct frame *
 }
 
 /* The largest packet it may send. */
-static size_t max_packet(const struct shard *sh)
+static size_t max_packet(const struct shard *sh, const struct link *l)
 {
-    return sh->cfg->max_packet_size != 0 ? sh->cfg->max_packet_size : CONFIG_MAX_PACKET;
+    const uint32_t max = l->v5 == NULL ? sh->cfg->max_packet_size : l->v5->in_max_packet;
+
+    return max != 0 ? max : CONFIG_MAX_PACKET;
 }
 
 static enum frame_rc next_frame(const struct shard *sh, const struct link *l, struct span in,
                                 struct frame *f, const char **why)
 {
-    return l->version == MQTT_3_1 ? frame_next_31(in, max_packet(sh), f, why)
-                                  : frame_next(in, max_packet(sh), f, why);
+    return l->version == MQTT_3_1 ? frame_next_31(in, max_packet(sh, l), f, why)
+                                  : frame_next(in, max_packet(sh, l), f, why);
 }
 
 /* Output that only answers can have brought this far: its client sends and does not read. */
@@ -639,7 +641,7 @@ static size_t parse(struct shard *sh, struct link *l, struct span in, size_t *wa
         case FRAME_OK:
             break;
         }
-        l->last_rx_ms = (uint32_t)sh->now_ms; /* whole packets count, not bytes [MQTT-3.1.2-24] */
+        l->last_rx_ms = (uint32_t)sh->now_ms; /* [MQTT-3.1.2-24] */
         if (looks_ahead) {
             ahead_step(sh, &ahead);
         }
@@ -670,8 +672,13 @@ static bool parse_span(struct shard *sh, struct link *l, struct span in)
     return !l->unparsed;
 }
 
+/* A packet that takes long to arrive is a sign of life with each new kilobyte: else one that takes
+ * longer than the keep alive could never come. */
+#define LIFE_BYTES 1024u
+
 static bool read_once(struct shard *sh, struct link *l, size_t *got)
 {
+    const uint32_t kept = l->conn.tail_n;
     struct span in;
     bool drained;
     enum conn_rc rc = conn_read(&l->conn, sh->scratch, READ_SCRATCH, &in, got, &drained);
@@ -684,7 +691,11 @@ static bool read_once(struct shard *sh, struct link *l, size_t *got)
         takeover_count(l, *got);
     }
     if (rc == CONN_OK) {
-        return parse_span(sh, l, in);
+        const bool go_on = parse_span(sh, l, in);
+        if (l->conn.tail_n / LIFE_BYTES > kept / LIFE_BYTES) {
+            l->last_rx_ms = (uint32_t)sh->now_ms;
+        }
+        return go_on;
     }
     if (rc != CONN_AGAIN) {
         l->hung_up = true;

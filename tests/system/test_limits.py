@@ -4,6 +4,7 @@
 import os
 import re
 import select
+import signal
 import sys
 import threading
 import time
@@ -55,6 +56,115 @@ class Large(BrokerTest):
             numbers = [int(m.payload) for m in s.take(50)]  # QoS 0 may overtake a full window
             self.assertEqual([n for n in numbers if n % 2 == 0], list(range(0, 50, 2)))
             self.assertEqual([n for n in numbers if n % 2 == 1], list(range(1, 50, 2)))
+
+
+class TakesLong(BrokerTest):
+    """A packet that takes longer than the keep alive to arrive; a new kilobyte now and then is a sign of life."""
+
+    def test_arrives(self):
+        s = self.connect().subscribe(("long/t", 1))
+        for version in (4, 5):
+            c = self.connect("long-%d" % version, version, keepalive=2)
+            data = publish("long/t", bytes(20000), 1, 7, version=version)
+            begin = time.monotonic()
+            for at in range(0, len(data), 2100):
+                c.send(data[at:at + 2100])
+                time.sleep(0.45)
+            self.assertGreater(time.monotonic() - begin, 3)  # 1.5 times the keep alive
+            self.assertEqual(c.expect_type(PUBACK).pid, 7)
+            s.settle(s.expect_publish("long/t"))
+
+    def test_too_little(self):
+        """Less than a kilobyte in all of the keep alive's time is silence, however large the packet is."""
+        for version in (4, 5):
+            c = self.connect("crawl-%d" % version, version, keepalive=1)
+            c.send(publish("long/t", bytes(100000), 1, 7, version=version)[:3000])
+            with self.assertRaises(Closed):
+                for _ in range(100):
+                    c.try_send(bytes(50))
+                    try:
+                        c.recv(0.2)  # of 5.0, DISCONNECT
+                    except Silence:
+                        pass
+
+
+class ClientsMaximum(BrokerTest):
+    """A client's Maximum Packet Size holds for every answer to its CONNECT [MQTT-3.1.2-24]."""
+
+    def answer(self, most, **fields):
+        with self.client(5) as c:
+            c.send(connect("max", version=5, props=props((0x27, most), *fields.pop("more", ())), **fields))
+            try:
+                return c.recv().raw
+            except Closed:
+                return b""
+
+    def test_connack(self):
+        for most in (1, 2, 3, 4):
+            self.assertEqual(self.answer(most), b"", most)
+        for most in (5, 10):
+            self.assertEqual(self.answer(most), b"\x20\x03\x00\x95\x00", most)
+        self.assertEqual(self.answer(100)[3], 0)
+
+    def test_refusal(self):
+        method = ((0x15, "none-such"),)
+        for most in (1, 4):
+            self.assertEqual(self.answer(most, more=method), b"")
+            self.assertEqual(self.answer(most, will=Will("$SYS/x", "w")), b"")
+        self.assertEqual(self.answer(5, more=method), b"\x20\x03\x00\x8c\x00")
+
+
+class Announced(unittest.TestCase):
+    """A reload that lowers limits is for new connections of 5.0: what CONNACK announced holds."""
+
+    def reload(self, b, c, **keys):
+        """The keys as given; done when a new connection sees them."""
+        with open(b.conf_path) as f:
+            lines = [line for line in f.read().splitlines() if line.split()[0] not in keys]
+        at = next(i for i, line in enumerate(lines) if line.startswith("listener"))
+        for key, value in keys.items():
+            lines.insert(len(lines) if key == "max_qos" else at, "%s %s" % (key, value))
+        with open(b.conf_path, "w") as f:
+            f.write("\n".join(lines) + "\n")
+        b.signal(signal.SIGHUP)
+
+    def test_lowered(self):
+        with Broker("max_inflight_messages 50\nmax_packet_size 5000") as b:
+            s = b.connect("s").subscribe(("an/#", 0))
+            c = b.connect("c", 5)
+            self.reload(b, c, max_inflight_messages=3, max_packet_size=200, max_topic_alias=0)
+            wait_until(lambda: (0x27, 200) in self.pairs(b), "the new limits are announced")
+            # Twenty at once, none of them released: as many as were announced.
+            c.send(*(publish("an/%d" % i, "x", 2, i, version=5) for i in range(1, 21)))
+            for i in range(1, 21):
+                self.assertEqual(c.expect_type(PUBREC).pid, i)
+            c.send(publish("an/large", bytes(4000), 0, version=5))
+            c.send(publish("an/alias", "x", 0, version=5, props=props((0x23, 1))))
+            seen = [s.expect_publish().topic for _ in range(22)]
+            self.assertEqual(seen[-2:], ["an/large", "an/alias"])
+            self.assertTrue(c.is_alive())
+            # For a new one the new limits hold.
+            n = b.connect("n", 5)
+            n.send(publish("an/large", bytes(4000), 0, version=5))
+            self.assertEqual(n.expect_type(DISCONNECT).body[0], 0x95)
+
+    def pairs(self, b):
+        with b.client(5) as c:
+            c.send(connect("", version=5))
+            body = c.expect_type(CONNACK).body
+        return parse_props(body, 2)[0]
+
+    def test_retain_and_qos(self):
+        """Accepted as announced; what is retained is not kept any more."""
+        with Broker("retain_available true") as b:
+            s = b.connect("s").subscribe(("an/#", 2))
+            c = b.connect("c", 5)
+            self.reload(b, c, retain_available="false", max_qos=0)
+            wait_until(lambda: (0x25, 0) in self.pairs(b), "the new limits are announced")
+            c.send(publish("an/r", "x", 1, 1, retain=True, version=5))
+            self.assertEqual(c.expect_type(PUBACK).pid, 1)
+            s.settle(s.expect_publish("an/r", "x"))
+            b.connect("late").subscribe(("an/r", 0)).expect_nothing()
 
 
 class Slow(BrokerTest):
