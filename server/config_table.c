@@ -294,8 +294,9 @@ static const struct config_key limits[] = {
      .dflt = "20000",
      .min = 1,
      .max = 10000000,
-     .help = "Connections that have not sent their CONNECT yet; above that the oldest is closed "
-             "for a new one."},
+     .help = "Connections that have not sent their CONNECT yet; with so many no more are accepted "
+             "until "
+             "one of them has, or connect_timeout has ended it."},
 };
 
 static const struct config_key store[] = {

@@ -550,39 +550,41 @@ static void accept_failed(struct acceptor *a)
     }
 }
 
-/* Counts a connection unless the listener has as many as it may. */
-static bool listener_reserve(struct listener *l)
+/* Counts one more unless there are max (0: no limit). Acceptors race, and none may pass it.
+ * relaxed: only a limit rests on these numbers. */
+static bool reserve(_Atomic uint32_t *count, uint32_t max)
 {
-    uint32_t max = listener_conf(l)->max_connections;
-    uint32_t n = atomic_load_explicit(&l->connections, memory_order_relaxed);
+    uint32_t n = atomic_load_explicit(count, memory_order_relaxed);
 
-    do { /* relaxed: a number for a limit. Acceptors race, and none may pass it. */
+    do {
         if (max != 0 && n >= max) {
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(&l->connections, &n, n + 1,
-                                                    memory_order_relaxed, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(count, &n, n + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
     return true;
 }
 
-static void listener_release(struct listener *l)
+static void release(_Atomic uint32_t *count)
 {
-    atomic_fetch_sub_explicit(&l->connections, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
 }
 
+/* Counted as pending already. */
 static void take(struct acceptor *a, struct listener *l, int fd, const struct sockaddr_storage *sa)
 {
     struct pending *p = NULL;
 
     metric_add(a->env.metrics, METRIC_SOCKETS_OPENED, 1);
     a->failing = false;
-    if (listener_reserve(l)) {
+    if (reserve(&l->connections, listener_conf(l)->max_connections)) {
         p = calloc(1, sizeof(*p));
         if (p == NULL) {
-            listener_release(l);
+            release(&l->connections);
         }
     }
     if (p == NULL) {
+        release(a->env.pending);
         metric_add(a->env.metrics, METRIC_SOCKETS_REFUSED, 1);
         log_limited(a->env.log, LOGL_NOTICE, LOGR_REFUSED,
                     "connection refused: max_connections reached or out of memory");
@@ -593,7 +595,6 @@ static void take(struct acceptor *a, struct listener *l, int fd, const struct so
     p->listener = l;
     p->deadline_ms = a->now_ms + (int64_t)a->config->connect_timeout * 1000;
     peer_from(&p->peer, sa);
-    atomic_fetch_add_explicit(a->env.pending, 1, memory_order_relaxed);
     pending_list_add(&a->waiting, p);
     if (!loop_add(&a->loop, fd, LOOP_CONN, p)) {
         log_limited(a->env.log, LOGL_ERROR, LOGR_NET, "cannot watch a connection: %m");
@@ -608,8 +609,7 @@ static void accept_some(struct acceptor *a, struct accept_fd *af)
         socklen_t n = sizeof(sa);
         int fd;
 
-        if (atomic_load_explicit(a->env.pending, memory_order_relaxed) >=
-            a->config->max_connections_pending) {
+        if (!reserve(a->env.pending, a->config->max_connections_pending)) {
             log_limited(a->env.log, LOGL_WARNING, LOGR_REFUSED,
                         "max_connections_pending reached: accepting rests");
             pause_accepting(a);
@@ -617,6 +617,7 @@ static void accept_some(struct acceptor *a, struct accept_fd *af)
         }
         fd = accept4(af->fd, (struct sockaddr *)&sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
+            release(a->env.pending);
             accept_failed(a);
             return;
         }

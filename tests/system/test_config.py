@@ -112,6 +112,27 @@ class Listeners(BrokerTest):
         self.assertIn(refused(self.client(which=6), connect("anon")), (2, 4, 5, None))
 
 
+@ours("acceptors")
+class MaxConnections(BrokerTest):
+    config = "shards 1\nacceptors 8"
+    listeners = ["listener {port} 127.0.0.1\nmax_connections 5"]
+
+    def test_exact_when_acceptors_race(self):
+        for _ in range(20):
+            cs = [self.client() for _ in range(40)]
+            for i, c in enumerate(cs):
+                c.try_send(connect("race-%d" % i))
+            taken = 0
+            for c in cs:
+                try:
+                    taken += c.recv().type == CONNACK
+                except (Closed, OSError):
+                    pass
+            self.assertLessEqual(taken, 5)
+            for c in cs:
+                c.close()
+
+
 class MountPoints(BrokerTest):
     listeners = ["listener {port} 127.0.0.1", "listener {port} 127.0.0.1\nmount_point inner/",
                  "listener {port} 127.0.0.1\nmount_point bare"]

@@ -263,6 +263,7 @@ class Retries(unittest.TestCase):
                 sent += 1
                 c.send(publish("p", "12345", 1, sent, version=5))
                 refused += c.expect_type(PUBACK).body[2:3] == b"\x97"
+            self.check(b, "messages/received", 1 + sent + 2)
             self.check(b, "publish/messages/received", sent)
             self.check(b, "publish/bytes/received", sent * 5)
             c.close()
