@@ -243,7 +243,7 @@ static enum retained_rc change_topic(struct retained_stripe *s, struct topic_pos
     size_t was = moves ? 0 : size_of(old);
     size_t is = size_of(m);
 
-    if (!charge(s->all, m, moves ? 1 : 0, is > was ? is - was : 0, limited)) {
+    if (is > was && !charge(s->all, m, moves, is - was, limited)) {
         return RETAINED_FULL;
     }
     if (moves) {

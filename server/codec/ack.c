@@ -2,28 +2,7 @@
 #include "server/codec/ack.h"
 
 #include "server/codec/fields.h"
-
-/* [MQTT-3.4.2-1], [MQTT-3.5.2-1]: PUBACK and PUBREC have the same list. */
-static const uint8_t receipt_codes[] = {
-    RC_SUCCESS,
-    RC_NO_MATCHING_SUBSCRIBERS,
-    RC_UNSPECIFIED_ERROR,
-    RC_IMPLEMENTATION_SPECIFIC,
-    RC_NOT_AUTHORIZED,
-    RC_TOPIC_NAME_INVALID,
-    RC_PACKET_ID_IN_USE,
-    RC_QUOTA_EXCEEDED,
-    RC_PAYLOAD_FORMAT_INVALID,
-};
-
-bool ack_reason_is_allowed(enum mqtt_type type, uint8_t reason)
-{
-    if (type == MQTT_PUBACK || type == MQTT_PUBREC) {
-        return memchr(receipt_codes, reason, sizeof(receipt_codes)) != NULL;
-    }
-    return reason == RC_SUCCESS ||
-           reason == RC_PACKET_ID_NOT_FOUND; /* [MQTT-3.6.2-1], [MQTT-3.7.2-1] */
-}
+#include "server/codec/reason.h"
 
 static enum dec_rc decode_props(struct ack *out, struct cursor *c, const char **why)
 {
@@ -44,7 +23,7 @@ static enum dec_rc decode_reason(struct ack *out, struct cursor *c, enum mqtt_ty
     if (!cur_u8(c, &reason)) {
         return DEC_OK;
     }
-    if (!ack_reason_is_allowed(type, reason)) {
+    if (!reason_is_allowed(type, reason)) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of this acknowledgement");
     }
     out->reason = (enum mqtt_reason)reason;
@@ -86,7 +65,7 @@ size_t ack_encode(uint8_t *p, enum mqtt_type type, enum mqtt_version v, uint16_t
     if (v != MQTT_5 || reason == RC_SUCCESS) {
         return 4;
     }
-    assert(ack_reason_is_allowed(type, reason));
+    assert(reason_is_allowed(type, (uint8_t)reason));
     p[1] = 3;
     p[4] = (uint8_t)reason;
     return 5;
@@ -98,7 +77,7 @@ size_t ack_encode_props(uint8_t *p, size_t cap, enum mqtt_type type, uint16_t pa
     const size_t remaining = 3 + props_size(props);
     uint8_t *q;
 
-    assert(ack_reason_is_allowed(type, reason) && packet_id != 0);
+    assert(reason_is_allowed(type, (uint8_t)reason) && packet_id != 0);
     if (packet_size(remaining) > cap) {
         return 0;
     }

@@ -17,10 +17,6 @@ struct ack {
 enum dec_rc ack_decode(struct ack *out, struct span body, enum mqtt_type type, enum mqtt_version v,
                        const char **why);
 
-/* Whether this packet may carry the reason: what an encoder is given must be one. Clients end a
- * connection that says another, and some of them themselves. */
-bool ack_reason_is_allowed(enum mqtt_type type, uint8_t reason);
-
 #define ACK_MAX 5u /* bytes, without properties */
 
 /* The short form (4 bytes) for reason 0 and for 3.x; 5 bytes with a reason. */

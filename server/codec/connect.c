@@ -2,6 +2,7 @@
 #include "server/codec/connect.h"
 
 #include "server/codec/fields.h"
+#include "server/codec/reason.h"
 
 #define LEVEL_BRIDGE 0x80u
 
@@ -14,68 +15,6 @@
 #define FLAG_USERNAME    0x80u
 
 #define WILL_QOS_SHIFT 3
-
-/* [MQTT-3.2.2-8] */
-static const uint8_t connack_codes[] = {
-    RC_SUCCESS,
-    RC_UNSPECIFIED_ERROR,
-    RC_MALFORMED_PACKET,
-    RC_PROTOCOL_ERROR,
-    RC_IMPLEMENTATION_SPECIFIC,
-    RC_UNSUPPORTED_PROTOCOL_VERSION,
-    RC_CLIENT_ID_NOT_VALID,
-    RC_BAD_USER_NAME_OR_PASSWORD,
-    RC_NOT_AUTHORIZED,
-    RC_SERVER_UNAVAILABLE,
-    RC_SERVER_BUSY,
-    RC_BANNED,
-    RC_BAD_AUTHENTICATION_METHOD,
-    RC_TOPIC_NAME_INVALID,
-    RC_PACKET_TOO_LARGE,
-    RC_QUOTA_EXCEEDED,
-    RC_PAYLOAD_FORMAT_INVALID,
-    RC_RETAIN_NOT_SUPPORTED,
-    RC_QOS_NOT_SUPPORTED,
-    RC_USE_ANOTHER_SERVER,
-    RC_SERVER_MOVED,
-    RC_CONNECTION_RATE_EXCEEDED,
-};
-
-/* [MQTT-3.14.2-1], from either side. */
-static const uint8_t disconnect_codes[] = {
-    RC_SUCCESS,
-    RC_DISCONNECT_WITH_WILL,
-    RC_UNSPECIFIED_ERROR,
-    RC_MALFORMED_PACKET,
-    RC_PROTOCOL_ERROR,
-    RC_IMPLEMENTATION_SPECIFIC,
-    RC_NOT_AUTHORIZED,
-    RC_SERVER_BUSY,
-    RC_SERVER_SHUTTING_DOWN,
-    RC_KEEP_ALIVE_TIMEOUT,
-    RC_SESSION_TAKEN_OVER,
-    RC_TOPIC_FILTER_INVALID,
-    RC_TOPIC_NAME_INVALID,
-    RC_RECEIVE_MAXIMUM_EXCEEDED,
-    RC_TOPIC_ALIAS_INVALID,
-    RC_PACKET_TOO_LARGE,
-    RC_MESSAGE_RATE_TOO_HIGH,
-    RC_QUOTA_EXCEEDED,
-    RC_ADMINISTRATIVE_ACTION,
-    RC_PAYLOAD_FORMAT_INVALID,
-    RC_RETAIN_NOT_SUPPORTED,
-    RC_QOS_NOT_SUPPORTED,
-    RC_USE_ANOTHER_SERVER,
-    RC_SERVER_MOVED,
-    RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-    RC_CONNECTION_RATE_EXCEEDED,
-    RC_MAXIMUM_CONNECT_TIME,
-    RC_SUBSCRIPTION_IDS_NOT_SUPPORTED,
-    RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
-};
-
-/* [MQTT-3.15.2-1] */
-static const uint8_t auth_codes[] = {RC_SUCCESS, RC_CONTINUE_AUTHENTICATION, RC_REAUTHENTICATE};
 
 /* Protocol name and level: which version is spoken. */
 static enum dec_rc decode_protocol(struct connect *out, struct cursor *c, const char **why)
@@ -310,7 +249,7 @@ size_t connack5_encode(uint8_t *p, size_t cap, bool session_present, enum mqtt_r
     const size_t remaining = 2 + props_size(props);
     uint8_t *q = p;
 
-    assert(memchr(connack_codes, rc, sizeof(connack_codes)) != NULL);
+    assert(reason_is_allowed(MQTT_CONNACK, (uint8_t)rc));
     if (packet_size(remaining) > cap) {
         return 0;
     }
@@ -327,7 +266,7 @@ static enum dec_rc check_connack(const struct connack *a, uint8_t flags, enum mq
     if (flags > 1 && v != MQTT_3_1) {
         return dec_fail(DEC_MALFORMED, why, "reserved acknowledge flags"); /* [MQTT-3.2.2-1] */
     }
-    if (v == MQTT_5 ? memchr(connack_codes, a->reason, sizeof(connack_codes)) == NULL
+    if (v == MQTT_5 ? !reason_is_allowed(MQTT_CONNACK, a->reason) /* [MQTT-3.2.2-8] */
                     : a->reason > CONNACK3_NOT_AUTHORIZED) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of CONNACK");
     }
@@ -372,6 +311,7 @@ static size_t encode_reason(uint8_t *p, size_t cap, enum mqtt_type type, enum mq
     const size_t remaining = is_empty ? 0 : 1 + (has_length ? props_size(props) : 0);
     uint8_t *q = p;
 
+    assert(reason_is_allowed(type, (uint8_t)reason)); /* [MQTT-3.14.2-1], [MQTT-3.15.2-1] */
     if (packet_size(remaining) > cap) {
         return 0;
     }
@@ -396,7 +336,7 @@ enum dec_rc disconnect_decode(struct disconnect *out, struct span body, enum mqt
     if (v != MQTT_5) {
         return dec_fail(DEC_MALFORMED, why, "DISCONNECT that is not empty");
     }
-    if (memchr(disconnect_codes, reason, sizeof(disconnect_codes)) == NULL) {
+    if (!reason_is_allowed(MQTT_DISCONNECT, reason)) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of DISCONNECT");
     }
     out->reason = (enum mqtt_reason)reason;
@@ -406,7 +346,6 @@ enum dec_rc disconnect_decode(struct disconnect *out, struct span body, enum mqt
 
 size_t disconnect5_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
-    assert(memchr(disconnect_codes, reason, sizeof(disconnect_codes)) != NULL);
     return encode_reason(p, cap, MQTT_DISCONNECT, reason, props);
 }
 
@@ -421,7 +360,7 @@ enum dec_rc auth_decode(struct auth *out, struct span body, const char **why)
     if (!cur_u8(&c, &reason)) {
         return DEC_OK;
     }
-    if (memchr(auth_codes, reason, sizeof(auth_codes)) == NULL) {
+    if (!reason_is_allowed(MQTT_AUTH, reason)) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of AUTH");
     }
     out->reason = (enum mqtt_reason)reason;
@@ -434,6 +373,5 @@ enum dec_rc auth_decode(struct auth *out, struct span body, const char **why)
 
 size_t auth_encode(uint8_t *p, size_t cap, enum mqtt_reason reason, struct span props)
 {
-    assert(memchr(auth_codes, reason, sizeof(auth_codes)) != NULL);
     return encode_reason(p, cap, MQTT_AUTH, reason, props);
 }

@@ -26,8 +26,11 @@ static inline enum dec_rc dec_fail(enum dec_rc rc, const char **why, const char 
  */
 static inline bool text_check(struct span s, bool *has_controls)
 {
-    const unsigned found = utf8_scan(s);
+    const unsigned found = utf8_scan_text(s);
 
+    if (found == 0) {
+        return true;
+    }
     *has_controls |= (found & UTF8_CONTROL) != 0;
     return (found & (UTF8_ILL_FORMED | UTF8_NUL)) == 0;
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/codec/subscribe.h"
 
+#include <limits.h>
+
 #include "server/codec/fields.h"
+#include "server/codec/reason.h"
 
 #define OPTION_QOS       0x03u
 #define OPTION_NO_LOCAL  0x04u
@@ -10,35 +13,22 @@
 #define OPTION_RESERVED5 0xc0u
 #define OPTION_RESERVED3 0xfcu
 
-/* [MQTT-3.9.3-2], with the granted QoS; and those of UNSUBACK [MQTT-3.11.3-2]. */
-static const uint8_t suback_codes[] = {
-    RC_SUCCESS,
-    RC_GRANTED_QOS_1,
-    RC_GRANTED_QOS_2,
-    RC_UNSPECIFIED_ERROR,
-    RC_IMPLEMENTATION_SPECIFIC,
-    RC_NOT_AUTHORIZED,
-    RC_TOPIC_FILTER_INVALID,
-    RC_PACKET_ID_IN_USE,
-    RC_QUOTA_EXCEEDED,
-    RC_SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
-    RC_SUBSCRIPTION_IDS_NOT_SUPPORTED,
-    RC_WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED,
-};
-static const uint8_t unsuback_codes[] = {
-    RC_SUCCESS,        RC_NO_SUBSCRIPTION_EXISTED, RC_UNSPECIFIED_ERROR, RC_IMPLEMENTATION_SPECIFIC,
-    RC_NOT_AUTHORIZED, RC_TOPIC_FILTER_INVALID,    RC_PACKET_ID_IN_USE,
-};
-static const uint8_t suback3_codes[] = {0, 1, 2, SUBACK3_FAILURE}; /* [MQTT-3.9.3-2] of 3.1.1 */
-
-static bool all_allowed(struct span codes, const uint8_t *allowed, size_t n)
+/* SUBACK, UNSUBACK [MQTT-3.9.3-2], [MQTT-3.11.3-2]; 3.x knows the former only. */
+static bool all_allowed(struct span codes, enum mqtt_type type, enum mqtt_version v)
 {
-    for (size_t i = 0; i < codes.n; i++) {
-        if (memchr(allowed, codes.p[i], n) == NULL) {
-            return false;
+    unsigned in_all = UINT_MAX; /* packets that may carry each of them */
+    bool granted = true;
+
+    if (v == MQTT_5) {
+        for (size_t i = 0; i < codes.n; i++) {
+            in_all &= reason_packets[codes.p[i]];
         }
+        return (in_all >> type & 1u) != 0;
     }
-    return true;
+    for (size_t i = 0; i < codes.n; i++) {
+        granted &= codes.p[i] <= 2 || codes.p[i] == SUBACK3_FAILURE;
+    }
+    return granted;
 }
 
 static enum dec_rc check_filter(struct span s, bool *has_controls, const char **why)
@@ -167,8 +157,7 @@ size_t suback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packe
 {
     uint8_t *q = put_head(p, cap, MQTT_SUBACK << 4, v, packet_id, props, n);
 
-    assert(v == MQTT_5 ? all_allowed(span_of(codes, n), suback_codes, sizeof(suback_codes))
-                       : all_allowed(span_of(codes, n), suback3_codes, sizeof(suback3_codes)));
+    assert(all_allowed(span_of(codes, n), MQTT_SUBACK, v));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, n)) - p);
 }
 
@@ -178,7 +167,7 @@ size_t unsuback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t pac
     const size_t behind = v == MQTT_5 ? n : 0;
     uint8_t *q = put_head(p, cap, MQTT_UNSUBACK << 4, v, packet_id, props, behind);
 
-    assert(all_allowed(span_of(codes, behind), unsuback_codes, sizeof(unsuback_codes)));
+    assert(all_allowed(span_of(codes, behind), MQTT_UNSUBACK, v));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, behind)) - p);
 }
 
@@ -230,8 +219,9 @@ size_t unsubscribe_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t 
     return encode(p, cap, MQTT_UNSUBSCRIBE << 4 | 2, v, packet_id, props, items, n);
 }
 
+/* has_codes: this version's packet carries them. */
 static enum dec_rc decode_answer(struct suback *out, struct span body, enum mqtt_version v,
-                                 const uint8_t *allowed, size_t n, const char **why)
+                                 enum mqtt_type type, bool has_codes, const char **why)
 {
     struct cursor c = cur_of(body);
     enum dec_rc rc;
@@ -245,13 +235,13 @@ static enum dec_rc decode_answer(struct suback *out, struct span body, enum mqtt
         return rc;
     }
     out->codes = cur_rest(&c);
-    if (n > 0 && out->codes.n == 0) {
+    if (has_codes && out->codes.n == 0) {
         return dec_fail(DEC_PROTOCOL, why, "an answer without reason codes");
     }
-    if (n == 0 && out->codes.n > 0) {
+    if (!has_codes && out->codes.n > 0) {
         return dec_fail(DEC_MALFORMED, why, "bytes behind the packet identifier");
     }
-    if (!all_allowed(out->codes, allowed, n)) {
+    if (!all_allowed(out->codes, type, v)) {
         return dec_fail(DEC_PROTOCOL, why, "reason code not of this answer");
     }
     return DEC_OK;
@@ -260,15 +250,11 @@ static enum dec_rc decode_answer(struct suback *out, struct span body, enum mqtt
 enum dec_rc suback_decode(struct suback *out, struct span body, enum mqtt_version v,
                           const char **why)
 {
-    if (v == MQTT_5) {
-        return decode_answer(out, body, v, suback_codes, sizeof(suback_codes), why);
-    }
-    return decode_answer(out, body, v, suback3_codes, sizeof(suback3_codes), why);
+    return decode_answer(out, body, v, MQTT_SUBACK, true, why);
 }
 
 enum dec_rc unsuback_decode(struct suback *out, struct span body, enum mqtt_version v,
                             const char **why)
 {
-    return decode_answer(out, body, v, unsuback_codes, v == MQTT_5 ? sizeof(unsuback_codes) : 0,
-                         why);
+    return decode_answer(out, body, v, MQTT_UNSUBACK, v == MQTT_5, why);
 }

@@ -9,23 +9,26 @@
 #define ONES  0x0101010101010101u
 #define HIGHS 0x8080808080808080u
 
+_Static_assert((('+' ^ '#') & '#') == 0 && ('#' | ('+' ^ '#')) == '+', "'+' is '#' and one bit");
+
 /*
- * Whether all eight bytes are below 0x80 and none is looked for. In a word without high bits, (w ^
- * c) - ONES raises a high bit in the lowest byte that equals c, and w - ONES * c in the lowest that
- * is less; a borrow may raise further ones behind it, never before. w + ONES raises it in each
- * 0x7f. So the sum of all tests is 0 exactly if no byte is hit.
+ * Whether all eight bytes are ASCII and none is looked for. A byte from ' ' to '~' has no high bit
+ * once ' ' is taken off, nor when as much is added as keeps '~' just below it; every other has, and
+ * the lowest of them before any borrow or carry comes about. In a word of such bytes (w ^ c) - ONES
+ * raises a high bit in the lowest that equals c; '+' and '#' differ in one bit. So the sum of all
+ * tests is 0 exactly if no byte is hit.
  */
 static inline bool word_is_plain(uint64_t w, unsigned look)
 {
     uint64_t hit = w;
 
     if (look & UTF8_CONTROL) { /* U+0000 among them */
-        hit |= w - ONES * ' ';
-        hit |= w + ONES;
+        const uint64_t above = w - ONES * ' ';
+
+        hit = above | (above + ONES * (0x7f - ('~' - ' ')));
     }
     if (look & UTF8_WILDCARD) {
-        hit |= (w ^ (ONES * '+')) - ONES;
-        hit |= (w ^ (ONES * '#')) - ONES;
+        hit |= ((w | ONES * ('+' ^ '#')) ^ (ONES * '+')) - ONES;
     }
     return (hit & HIGHS) == 0;
 }
@@ -63,8 +66,9 @@ static inline bool is_tail(const uint8_t *p, size_t n)
 }
 
 /*
- * Bytes of the character at p, 0 if there is none; n > 0. The bounds of the second byte keep out
- * overlong forms (E0, F0), surrogates (ED) and what lies above U+10FFFF (F4): Unicode, table 3-7.
+ * Bytes of the character at p, which is not ASCII, 0 if there is none; n > 0. The bounds of the
+ * second byte keep out overlong forms (E0, F0), surrogates (ED) and what lies above U+10FFFF (F4):
+ * Unicode, table 3-7.
  */
 static size_t char_size(const uint8_t *p, size_t n)
 {
@@ -73,9 +77,6 @@ static size_t char_size(const uint8_t *p, size_t n)
     uint8_t most = 0xbf;
     size_t size;
 
-    if (c < 0x80) {
-        return 1;
-    }
     if (c < 0xc2 || c > 0xf4) {
         return 0;
     }
@@ -95,13 +96,13 @@ static size_t char_size(const uint8_t *p, size_t n)
     return size;
 }
 
-static unsigned class_of_ascii(uint8_t c)
+static inline unsigned class_of_ascii(uint8_t c)
 {
-    if (c == 0) {
-        return UTF8_NUL;
+    if (c > '+' && c < 0x7f) {
+        return 0; /* nearly all */
     }
     if (c < ' ' || c == 0x7f) {
-        return UTF8_CONTROL;
+        return c == 0 ? UTF8_NUL : UTF8_CONTROL;
     }
     return c == '+' || c == '#' ? UTF8_WILDCARD : 0;
 }
@@ -116,12 +117,9 @@ static bool is_noncharacter(const uint8_t *p, size_t n)
     return n == 4 && (p[1] & 0x0f) == 0x0f && p[2] == 0xbf && p[3] >= 0xbe;
 }
 
-/* Of a whole character of n bytes. */
+/* Of a whole character of n bytes, two at least. */
 static unsigned class_of(const uint8_t *p, size_t n)
 {
-    if (n == 1) {
-        return class_of_ascii(p[0]);
-    }
     return (n == 2 && p[0] == 0xc2 && p[1] < 0xa0) || is_noncharacter(p, n) ? UTF8_CONTROL : 0;
 }
 
@@ -132,8 +130,13 @@ static unsigned scan_chars(const uint8_t **at, const uint8_t *until, const uint8
     unsigned found = 0;
 
     while (p < until) {
-        const size_t n = char_size(p, (size_t)(end - p));
+        size_t n;
 
+        if (*p < 0x80) {
+            found |= class_of_ascii(*p++);
+            continue;
+        }
+        n = char_size(p, (size_t)(end - p));
         if (n == 0) {
             *at = end;
             return found | UTF8_ILL_FORMED;
@@ -145,19 +148,13 @@ static unsigned scan_chars(const uint8_t **at, const uint8_t *until, const uint8
     return found;
 }
 
-static inline unsigned scan(struct span s, unsigned look)
+/* From a word that is not plain on. Of its own, so that who meets none saves no registers for it.
+ */
+static __attribute__((noinline)) unsigned scan_rest(const uint8_t *p, const uint8_t *end,
+                                                    unsigned look)
 {
-    const uint8_t *p = s.p;
-    const uint8_t *end;
     unsigned found = 0;
 
-    if (s.n == 0) {
-        return 0;
-    }
-    end = p + s.n;
-    if (s.n < 8) {
-        return word_is_plain(load_short(p, s.n), look) ? 0 : scan_chars(&p, end, end);
-    }
     while (end - p >= 8) {
         if (word_is_plain(load8(p), look)) {
             p += 8;
@@ -165,11 +162,29 @@ static inline unsigned scan(struct span s, unsigned look)
             found |= scan_chars(&p, p + 8, end);
         }
     }
-    /* The last word reaches back over bytes that were seen already. */
-    if (p < end && !word_is_plain(load8(end - 8), look)) {
-        found |= scan_chars(&p, end, end);
+    return found | scan_chars(&p, end, end);
+}
+
+/* Inlined, so that each caller has a loop with the tests for what it looks for, and no others. */
+static inline __attribute__((always_inline)) unsigned scan(struct span s, unsigned look)
+{
+    const uint8_t *p = s.p;
+    const uint8_t *end;
+
+    if (s.n == 0) {
+        return 0;
     }
-    return found;
+    end = p + s.n;
+    if (s.n < 8) {
+        return word_is_plain(load_short(p, s.n), look) ? 0 : scan_rest(p, end, look);
+    }
+    for (; end - p >= 8; p += 8) {
+        if (!word_is_plain(load8(p), look)) {
+            return scan_rest(p, end, look);
+        }
+    }
+    /* The last word reaches back over bytes that were seen already. */
+    return word_is_plain(load8(end - 8), look) ? 0 : scan_rest(p, end, look);
 }
 
 bool utf8_is_valid(struct span s)
@@ -180,6 +195,11 @@ bool utf8_is_valid(struct span s)
 bool utf8_is_valid_payload(struct span s)
 {
     return (scan(s, 0) & UTF8_ILL_FORMED) == 0;
+}
+
+unsigned utf8_scan_text(struct span s)
+{
+    return scan(s, UTF8_CONTROL) & ~UTF8_WILDCARD;
 }
 
 unsigned utf8_scan(struct span s)

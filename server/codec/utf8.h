@@ -22,5 +22,7 @@ bool utf8_is_valid_payload(struct span s);
 /* One pass for topic names and filters: bits of the above, 0 for a plain string. As fast as
  * utf8_is_valid(). */
 unsigned utf8_scan(struct span s);
+/* The same of a string that may hold '+' and '#': they are not looked for. */
+unsigned utf8_scan_text(struct span s);
 
 #endif

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "routing/topic.h"
+#include "server/codec/reason.h"
 
 /* ---- lists ---- */
 
@@ -490,7 +491,7 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
     struct ack_slot *s;
     uint8_t *p;
 
-    assert(reason == RC_SUCCESS || ack_reason_is_allowed(type, (uint8_t)reason));
+    assert(reason_is_allowed(type, (uint8_t)reason));
     if (l->acks_last != NULL) { /* in its turn */
         s = link_slot(sh, l, type, packet_id, reason, NULL, 0);
         if (s != NULL) {

@@ -61,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const unsigned found = slow_scan(data, size);
 
     FUZZ_CHECK(utf8_scan(s) == found);
+    FUZZ_CHECK(utf8_scan_text(s) == (found & ~UTF8_WILDCARD));
     FUZZ_CHECK(utf8_is_valid(s) == ((found & (UTF8_NUL | UTF8_ILL_FORMED)) == 0));
     FUZZ_CHECK(utf8_is_valid_payload(s) == ((found & UTF8_ILL_FORMED) == 0));
     return 0;

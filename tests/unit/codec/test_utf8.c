@@ -119,6 +119,7 @@ static void check_byte(uint8_t byte, unsigned found)
 
             s.p[at] = byte;
             CU_ASSERT_EQUAL(utf8_scan(bytes_span(s)), found);
+            CU_ASSERT_EQUAL(utf8_scan_text(bytes_span(s)), found & ~UTF8_WILDCARD);
             CU_ASSERT_EQUAL(utf8_is_valid(bytes_span(s)), byte != 0 && byte < 0x80);
             CU_ASSERT_EQUAL(utf8_is_valid_payload(bytes_span(s)), byte < 0x80);
             bytes_free(&s);
