@@ -340,7 +340,7 @@ void handle_publish(struct shard *sh, struct link *l, struct span body, uint8_t 
         handle_malformed(sh, l, rc, why);
         return;
     }
-    if (handle_controls(sh, l, p.has_controls)) {
+    if (p.has_controls && handle_controls(sh, l)) {
         return;
     }
     sh->budget--;

@@ -354,7 +354,7 @@ static void handle(struct shard *sh, struct link *l, struct span body, decode_fn
             handle_malformed(sh, l, rc, why);
             return;
         }
-        if (handle_controls(sh, l, s.has_controls)) {
+        if (s.has_controls && handle_controls(sh, l)) {
             return;
         }
         if (!begin(sh, l, &s, body)) {

@@ -184,8 +184,7 @@ struct outq {
     uint32_t window;           /* PUBLISH packets that may be unanswered */
     uint32_t counted;          /* that are */
     uint32_t queued_qos0;      /* in the queue: a later one stays behind them */
-    uint64_t inflight_bytes;   /* of memory */
-    uint64_t inflight_payload; /* bytes: what max_inflight_bytes is about */
+    uint64_t inflight_bytes;   /* of payload */
     uint64_t bytes;            /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
@@ -193,20 +192,6 @@ struct outq {
     struct share_moves *moves; /* a reference; NULL: none of them has been handed on */
     uint16_t last_id;
 };
-
-/* What is in flight of a session, for a message that enters or leaves. */
-static inline void flight_add(struct outq *q, const struct out_msg *o)
-{
-    q->inflight_bytes += o->bytes;
-    q->inflight_payload += o->payload;
-}
-
-static inline void flight_take(struct outq *q, const struct out_msg *o)
-{
-    assert(q->inflight_bytes >= o->bytes && q->inflight_payload >= o->payload);
-    q->inflight_bytes -= o->bytes;
-    q->inflight_payload -= o->payload;
-}
 
 /* ---- incoming QoS 2 ids ---- */
 
@@ -860,8 +845,8 @@ void handle_pingreq(struct shard *sh, struct link *l);
 bool mount_topic(struct shard *sh, const struct link *l, struct span topic, struct span *out);
 /* Closes for what a decoder said. */
 void handle_malformed(struct shard *sh, struct link *l, enum dec_rc rc, const char *why);
-/* What a decoder has found in a packet's strings; true: refused as malformed. */
-bool handle_controls(struct shard *sh, struct link *l, bool has_controls);
+/* A decoder has found control characters in a packet's strings; true: refused as malformed. */
+bool handle_controls(struct shard *sh, struct link *l);
 void sub_progress_free(struct sub_progress *p);
 
 _Static_assert(sizeof(struct link) <= 192, "a connection has outgrown its size class");

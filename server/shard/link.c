@@ -285,9 +285,9 @@ bool mount_topic(struct shard *sh, const struct link *l, struct span topic, stru
     return true;
 }
 
-bool handle_controls(struct shard *sh, struct link *l, bool has_controls)
+bool handle_controls(struct shard *sh, struct link *l)
 {
-    if (!has_controls || sh->cfg->accept_control_characters) {
+    if (sh->cfg->accept_control_characters) {
         return false;
     }
     handle_malformed(sh, l, DEC_MALFORMED, "control characters in a string");
@@ -491,8 +491,8 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
     struct ack_slot *s;
     uint8_t *p;
 
-    assert(reason_is_allowed(type, (uint8_t)reason));
     if (l->acks_last != NULL) { /* in its turn */
+        assert(reason_is_allowed(type, (uint8_t)reason)); /* else ack_encode() says so now */
         s = link_slot(sh, l, type, packet_id, reason, NULL, 0);
         if (s != NULL) {
             link_slot_ready(sh, s);

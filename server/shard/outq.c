@@ -179,7 +179,7 @@ static void unaccount_bytes(struct shard *sh, struct outq *q, struct out_msg *o)
 {
     q->bytes -= o->bytes;
     if (o->packet_id != 0) {
-        flight_take(q, o);
+        q->inflight_bytes -= o->payload;
     }
     shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)o->bytes);
     o->bytes = 0;
@@ -457,7 +457,7 @@ static bool enter_flight(struct outq *q, struct out_msg *o)
         return false;
     }
     out_list_append(&q->inflight, o);
-    flight_add(q, o);
+    q->inflight_bytes += o->payload;
     if (q->resend == NULL) {
         q->resend = o;
     }
@@ -470,7 +470,7 @@ bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bo
         return false;
     }
     out_list_append(&q->inflight, o);
-    flight_add(q, o);
+    q->inflight_bytes += o->payload;
     o->sent = true; /* it may have been: DUP */
     move_to(o, wait_state(o));
     if (received) {
@@ -486,7 +486,7 @@ static bool flight_has_room(const struct shard *sh, const struct outq *q)
 {
     return q->inflight.count < q->window &&
            (sh->cfg->max_inflight_bytes == 0 || q->inflight.count == 0 ||
-            q->inflight_payload < sh->cfg->max_inflight_bytes);
+            q->inflight_bytes < sh->cfg->max_inflight_bytes);
 }
 
 static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
@@ -527,7 +527,7 @@ static bool pump_queue(struct shard *sh, struct client *c)
     }
     if (!record_id(sh, c, o)) {
         outq_leave_flight(q, o);
-        flight_take(q, o);
+        q->inflight_bytes -= o->payload;
         o->packet_id = 0;
         list_prepend(&q->queue, o);
         return false;

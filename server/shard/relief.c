@@ -30,7 +30,7 @@ static size_t weight(const struct shard *sh, const struct client *c)
     if (q == NULL || (c->durable && !sh->spills)) {
         return c->link->conn.out_n;
     }
-    if (!c->stored) { /* what is in flight is not held */
+    if (!c->stored) { /* the payload of what is in flight is not held */
         return c->link->conn.out_n + q->bytes - q->inflight_bytes;
     }
     return c->link->conn.out_n + q->bytes - (c->durable ? q->disk.bytes : 0);

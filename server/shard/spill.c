@@ -57,7 +57,7 @@ static void to_disk(struct shard *sh, struct outq *q, struct out_msg *o)
     d->bytes += o->bytes;
     if (o->packet_id != 0) {
         d->inflight = true;
-        flight_take(q, o);
+        q->inflight_bytes -= o->payload;
     }
     o->payload = 0;
     o->bytes = 0; /* stays accounted, as the disk's */
