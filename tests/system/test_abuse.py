@@ -17,6 +17,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from broker import *  # noqa: E402,F403
+from noise import mutate  # noqa: E402
 from wire import *  # noqa: E402,F403
 
 MB = 1024  # of status_kb()
@@ -217,6 +218,16 @@ class Lingering(BrokerTest, Abuse):
             c.send(packet(0x10, field("MQTT") + b"\x09\x02\x00\x3c" + field("lg-r")))
             self.assertEqual(c.recv(TIMEOUT).first, 0x20)
         for c in ends:
+            self.flood(c)
+            self.connect("lg-other").is_alive()
+
+    def test_refused_large(self):
+        """A whole CONNECT that is larger than what an acceptor reads at once, refused for its 3.x id of no length."""
+        for payload in (10, 65000):
+            c = self.client()
+            c.send(connect("", clean=False, username="u" * 65000, password=bytes(65000), will=Will("lg/w", bytes(payload))))
+            self.assertEqual(c.recv(TIMEOUT).raw, connack(2))
+            c.try_send(bytes(100))
             self.flood(c)
             self.connect("lg-other").is_alive()
 
@@ -949,25 +960,6 @@ class Garbage(BrokerTest, Abuse):
             fields["username"], fields["password"] = "u", b"p"
         return connect("g-%d" % rng.randrange(20), version, keepalive=rng.choice((0, 1, 60)), **fields)
 
-    def mutate(self, rng, data):
-        data = bytearray(data)
-        for _ in range(rng.choice((1, 1, 1, 2, 5))):
-            at = rng.randrange(len(data)) if data else 0
-            kind = rng.randrange(6)
-            if kind == 0 and data:
-                data[at] ^= 1 << rng.randrange(8)
-            elif kind == 1 and data:
-                data[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-            elif kind == 2:
-                del data[at:at + rng.randrange(1, 5)]
-            elif kind == 3:
-                data[at:at] = rng.randbytes(rng.randrange(1, 5))
-            elif kind == 4:
-                data[at:at] = data[at:at + rng.randrange(1, 30)]
-            elif len(data) > 1:
-                data[1] = rng.randrange(256)  # a length
-        return bytes(data)
-
     def test_noise(self):
         rng = random.Random(self.SEED)
         self.run_all(rng.randbytes(rng.randrange(1, 400)) for _ in range(scaled(1000)))
@@ -979,7 +971,7 @@ class Garbage(BrokerTest, Abuse):
 
     def test_mutated_connect(self):
         rng = random.Random(self.SEED + 2)
-        self.run_all(self.mutate(rng, self.head(rng, rng.choice((3, 4, 5)))) + pingreq()
+        self.run_all(mutate(rng, self.head(rng, rng.choice((3, 4, 5)))) + pingreq()
                      for _ in range(scaled(1500)))
 
     def test_mutated_packets(self):
@@ -990,7 +982,7 @@ class Garbage(BrokerTest, Abuse):
             version = rng.choice((3, 4, 5, 5))
             parts = rng.sample(self.corpus(version), rng.randrange(1, 10))
             at = rng.randrange(len(parts))
-            parts[at] = self.mutate(rng, parts[at])
+            parts[at] = mutate(rng, parts[at])
             return self.head(rng, version) + b"".join(parts)
 
         self.run_all(one() for _ in range(scaled(3000)))
