@@ -160,6 +160,7 @@ static void refuse(struct acceptor *a, struct pending *p, const uint8_t *answer,
     }
     metric_add(a->env.metrics, METRIC_BYTES_SENT, (int64_t)written);
     p->conn.tr->shutdown(&p->conn);
+    conn_drop_tail(&p->conn);
     pending_list_del(p);
     p->lingering = true;
     p->deadline_ms = a->now_ms + LINGER_MS;
