@@ -44,7 +44,8 @@ struct handover {
     struct handover *chain_next; /* of the first, in the shard's list: another such list */
     size_t left;                 /* of the first: bytes of that connection to be read at most */
     int64_t until_ms;            /* of the first: when its wait ends in any case */
-    unsigned empty_looks;        /* of the first: turns in which there was nothing to read */
+    unsigned looks;              /* of the first: turns in which that connection was read */
+    unsigned empty_looks;        /* of the first: of these, the last ones that found nothing */
     char id[];
 };
 

@@ -5,18 +5,26 @@
  * connect again at once; their last messages and their DISCONNECT lie in the old socket then.
  *
  * The handover waits with the old connection, which is read on until its socket has ended. One that
- * had nothing to read is idle, or its client has gone without a word: looked at EMPTY_LOOKS times,
- * it is over. One that had may have more in the peer's kernel, which moves up when there is room:
- * over when nothing has come for QUIET_MS. What the peer sends meanwhile does not count, so it is
- * no more than TAKEOVER_BYTES and TAKEOVER_MS. Then, or when it ends for a reason of its own, the
- * old connection is closed and reaped, and the new CONNECT is handled as one without a rival.
+ * had nothing to read is idle, or its client has gone without a word: looked at EMPTY_LOOKS times
+ * it is over. One that had, or is in the middle of a packet, may have more in the peer's kernel,
+ * which moves up when there is room: it is looked at once more when nothing has come for QUIET_MS.
+ *
+ * What the peer sends meanwhile does not count, so it is no more than TAKEOVER_BYTES, and it is no
+ * longer than TAKEOVER_MS. That time is one of turns as well: a shard that had no processor for a
+ * while comes to its timers before it has read anything, and has to look TAKEOVER_LOOKS times in
+ * any case. Where it may not read, since the publisher is paused, time alone ends the wait; whoever
+ * waits for the store with its CONNACK gets the time that the store gets.
+ *
+ * Then, or when it ends for a reason of its own, the old connection is closed and reaped, and the
+ * new CONNECT is handled as one without a rival.
  *
  * Several may wait for one connection, in the order of their stamps. The first of them takes the
  * others along: they wait for its connection next, which has the same right to be read.
  */
 #include "server/shard/internal.h"
 
-#define TAKEOVER_MS    1000
+#define TAKEOVER_MS    (2 * PAUSE_MAX_MS) /* a pause is over by then, and what is behind it read */
+#define TAKEOVER_LOOKS 64u                /* turns */
 #define TAKEOVER_BYTES ((size_t)16 << 20) /* more than the buffers of both kernels hold */
 #define EMPTY_LOOKS    2u                 /* turns */
 #define QUIET_MS       20
@@ -40,10 +48,11 @@ static bool is_through(const struct link *l)
 static void wait_for(struct shard *sh, struct link *l, struct handover *takers)
 {
     takers->left = TAKEOVER_BYTES;
+    takers->looks = 0;
     takers->empty_looks = 0;
+    takers->until_ms = sh->now_ms + (l->state == LINK_CONNECTING ? STORE_PAUSE_MS : TAKEOVER_MS);
     l->takers = takers;
     l->is_taken = true;
-    takers->until_ms = sh->now_ms + TAKEOVER_MS;
     timer_set(&sh->wheel, &l->timer, takers->until_ms);
     l->readable = true;
     link_ready(sh, l);
@@ -64,7 +73,8 @@ static struct handover *insert(struct handover *first, struct handover *h)
     }
     h->next = *at;
     h->last = first->last;
-    h->left = first->left;
+    h->left = first->left; /* it may become the first */
+    h->looks = first->looks;
     h->empty_looks = first->empty_looks;
     h->until_ms = first->until_ms;
     *at = h;
@@ -98,29 +108,58 @@ void takeover_count(struct link *l, size_t got)
 
     assert(l->is_taken);
     h->left -= got < h->left ? got : h->left;
+    if (got > 0) {
+        h->empty_looks = 0;
+    }
+}
+
+/* Whether it is over, with all that was found handled. */
+static bool is_over(const struct link *l)
+{
+    const struct handover *h = l->takers;
+
+    return is_through(l) && (h->left == 0 || h->empty_looks == EMPTY_LOOKS);
+}
+
+static bool is_overdue(const struct shard *sh, const struct handover *h)
+{
+    return sh->now_ms >= h->until_ms && h->looks >= TAKEOVER_LOOKS;
 }
 
 void takeover_look(struct shard *sh, struct link *l)
 {
     struct handover *h = l->takers;
-    int64_t quiet_ms;
 
-    if (!is_through(l)) {
-        return;
+    if (h->looks++ == 0) { /* the time to read begins now */
+        h->until_ms = sh->now_ms + TAKEOVER_MS;
+        timer_set(&sh->wheel, &l->timer, h->until_ms);
     }
-    if (h->left > 0 && h->left < TAKEOVER_BYTES) {
-        quiet_ms = sh->now_ms + QUIET_MS;
-        timer_set(&sh->wheel, &l->timer, quiet_ms < h->until_ms ? quiet_ms : h->until_ms);
-    } else if (h->left == 0 || ++h->empty_looks == EMPTY_LOOKS) {
+    if (is_through(l)) {
+        h->empty_looks++;
+    }
+    if (is_over(l) || is_overdue(sh, h)) {
         finish(sh, l);
-    } else {
+    } else if (is_through(l) && (h->left < TAKEOVER_BYTES || l->conn.tail_n > 0)) {
+        timer_set(&sh->wheel, &l->timer, sh->now_ms + QUIET_MS);
+    } else if (is_through(l)) {
         l->readable = true; /* looked at once more, in the next turn */
     }
 }
 
 void takeover_expire(struct shard *sh, struct link *l)
 {
-    finish(sh, l);
+    struct handover *h = l->takers;
+    const int64_t next_ms = sh->now_ms + TIMER_TICK_MS;
+
+    if (is_through(l)) { /* it has been quiet */
+        l->readable = true;
+        link_ready(sh, l);
+    }
+    if (sh->now_ms >= h->until_ms && !l->is_ready) { /* kept from being read */
+        finish(sh, l);
+        return;
+    }
+    timer_set(&sh->wheel, &l->timer, h->until_ms > next_ms ? h->until_ms : next_ms);
 }
 
 void takeover_release(struct shard *sh, struct link *l)

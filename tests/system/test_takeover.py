@@ -109,6 +109,36 @@ class Messages(BrokerTest, Rounds):
             self.all_of(sub, "large/%d" % i, 12)
 
 
+class OnDisk(BrokerTest, Rounds):
+    """Answers wait for the disk, that to an older CONNECT as well."""
+
+    config = "shards 4\npersistence true\npersistence_location {dir}/"
+
+    def test_messages(self):
+        sub = self.connect("sub-disk", clean=False).subscribe(("td/#", 2))
+        for i in range(ROUNDS // 2):
+            qos = i % 3
+            client_id = "d%d" % (i % self.IDS)
+            parts = [publish("td/%d" % i, "%d" % k, qos, self.pid(i * 5 + k) if qos else None) for k in range(5)]
+            for wait in (True, False):
+                self.write_and_go(client_id, *parts[:3], clean=False, wait=wait)
+                self.write_and_go(client_id, *parts[3:], clean=False, wait=False)
+            self.back(client_id, clean=False)
+            self.all_of(sub, "td/%d" % i, 5)
+
+    def test_goodbye_behind_connect(self):
+        """DISCONNECT in the same segment as CONNECT: no will, and what it says about the session."""
+        sub = self.connect("sub-bye").subscribe(("tb/#", 0))
+        for i in range(ROUNDS // 2):
+            client_id = "b%d" % (i % self.IDS)
+            for expiry, present in ((0, False), (100, True)):
+                self.write_and_go(client_id, disconnect5(expiry), version=5, clean=True, wait=False,
+                                  will=Will("tb/%d" % i, "w"), props=props((SESSION_EXPIRY, 50)))
+                ack = self.back(client_id, 5, clean=False, props=props((SESSION_EXPIRY, 50)))
+                self.assertEqual(ack.body[0], present, (i, expiry))
+        sub.expect_nothing()
+
+
 class Ends(BrokerTest, Rounds):
     config = "shards 4"
 
