@@ -34,7 +34,7 @@ void conn_drop_tail(struct conn *c)
     c->tail_cap = 0;
 }
 
-void conn_fini(struct conn *c)
+static void drop_output(struct conn *c)
 {
     while (c->out_first != NULL) {
         struct out_chunk *next = c->out_first->next;
@@ -43,6 +43,11 @@ void conn_fini(struct conn *c)
     }
     c->out_last = NULL;
     c->out_n = 0;
+}
+
+void conn_fini(struct conn *c)
+{
+    drop_output(c);
     conn_drop_tail(c);
     if (c->fd >= 0) {
         c->tr->fini(c);
@@ -298,6 +303,9 @@ enum conn_rc conn_flush(struct conn *c, size_t *written)
             return CONN_AGAIN;
         }
         if (w < 0) {
+            drop_output(c);
+            c->blocked = false;
+            c->broken = true;
             return CONN_ERROR;
         }
         *written += (size_t)w;

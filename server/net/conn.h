@@ -55,6 +55,7 @@ struct conn {
     int fd;
     bool ended; /* an event said that the peer has ended its direction or that there is an error */
     bool blocked;        /* the socket took less than all; its next EPOLLOUT edge goes on */
+    bool broken;         /* a write failed: nothing can be sent any more, what came can be read */
     uint8_t first_level; /* size of the output's first chunk: what left at once lately fits */
     uint32_t tail_n, tail_cap;
     uint8_t *tail; /* start of a packet that is not whole yet */
@@ -111,7 +112,8 @@ bool conn_out_copy(struct conn *c, const void *p, size_t n) __attribute__((warn_
 bool conn_out_borrow(struct conn *c, const void *p, size_t n, void (*release)(void *owner),
                      void *owner) __attribute__((warn_unused_result));
 
-/* Writes what the socket takes: CONN_OK when all is out, CONN_AGAIN when blocked, CONN_ERROR. */
+/* Writes what the socket takes: CONN_OK when all is out, CONN_AGAIN when blocked, CONN_ERROR: the
+ * output is given up. */
 enum conn_rc conn_flush(struct conn *c, size_t *written);
 
 #endif

@@ -354,7 +354,8 @@ struct link {
     bool said_goodbye : 1;   /* it ends because the client or we wished so: no lingering */
     bool had_pause : 1;      /* back-pressure: this publisher was left unread for its time */
     bool is_taken : 1;       /* a CONNECT waits until what had come is handled, see takeover.c */
-    uint8_t moved_round : 4; /* of the shard's relief, in which bytes left last */
+    bool last_look : 1;      /* its keep alive is over; it is read once more before it ends */
+    uint8_t moved_round : 3; /* of the shard's relief, in which bytes left last */
 };
 
 /* ---- deliveries ---- */
@@ -421,7 +422,7 @@ struct onward {
     struct part_list parts; /* likewise */
 };
 
-#define RELIEF_ROUNDS 16u /* link.moved_round has the bits */
+#define RELIEF_ROUNDS 8u /* link.moved_round has the bits */
 
 /* The look for who holds memory, see relief.c. */
 struct relief {

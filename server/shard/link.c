@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#define HEAR_OUT_MS (2 * PAUSE_MAX_MS) /* a pause is over by then, and what is behind it read */
+
 #include "routing/topic.h"
 #include "server/codec/reason.h"
 
@@ -57,6 +59,26 @@ static int64_t silent_ms(const struct shard *sh, const struct link *l)
     return (uint32_t)sh->now_ms - l->last_rx_ms;
 }
 
+/* Its silence is ours: it is not read. */
+static bool is_kept_waiting(const struct link *l)
+{
+    return l->is_paused || l->state != LINK_OPEN || l->nacks >= PENDING_ACKS;
+}
+
+/* Where we are late ourselves, timers come first, and what it sent lies in its socket: looked at
+ * once more. False: that was done. */
+static bool look_once_more(struct shard *sh, struct link *l)
+{
+    if (l->last_look && !l->is_ready) {
+        return false;
+    }
+    l->last_look = true;
+    l->readable = true;
+    link_ready(sh, l);
+    timer_set(&sh->wheel, &l->timer, sh->now_ms + TIMER_TICK_MS);
+    return true;
+}
+
 static void keepalive_timer(void *owner, struct timer *t)
 {
     struct shard *sh = owner;
@@ -71,14 +93,22 @@ static void keepalive_timer(void *owner, struct timer *t)
         takeover_expire(sh, l);
         return;
     }
+    if (l->conn.broken) {
+        l->hung_up = true;
+        link_close(sh, l, RC_SUCCESS, NULL);
+        return;
+    }
     deadline = sh->now_ms - silent_ms(sh, l) + l->keep_alive_ms;
-    if (l->is_paused || l->state != LINK_OPEN) {
-        /* Not read: its silence is ours, the clock stands still. */
+    if (is_kept_waiting(l)) { /* the clock stands still */
         deadline = sh->now_ms + l->keep_alive_ms;
     }
     if (sh->now_ms <
         deadline) { /* heard from meanwhile: the timer was not moved for every packet */
+        l->last_look = false;
         timer_set(&sh->wheel, &l->timer, deadline);
+        return;
+    }
+    if (look_once_more(sh, l)) {
         return;
     }
     shard_count(sh, METRIC_KEEPALIVE_TIMEOUTS, 1);
@@ -90,7 +120,7 @@ static void keepalive_timer(void *owner, struct timer *t)
 void link_touch_keepalive(struct shard *sh, struct link *l)
 {
     l->last_rx_ms = (uint32_t)sh->now_ms;
-    if (l->keep_alive_ms != 0 && !l->is_taken) { /* else the timer is the takeover's */
+    if (l->keep_alive_ms != 0 && !l->is_taken && !l->conn.broken) { /* else the timer is theirs */
         timer_set(&sh->wheel, &l->timer, sh->now_ms + l->keep_alive_ms);
     }
 }
@@ -512,8 +542,20 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
 
 /* ---- output ---- */
 
+/* Nothing can be sent any more, mostly since the client has closed. What it had sent before is
+ * handled still, a DISCONNECT perhaps; reading finds the end. */
+static void hear_out(struct shard *sh, struct link *l, bool begins)
+{
+    if (begins && !l->is_taken) { /* in case the socket lives */
+        timer_set(&sh->wheel, &l->timer, sh->now_ms + HEAR_OUT_MS);
+    }
+    l->readable = true;
+    link_ready(sh, l);
+}
+
 void link_flush(struct shard *sh, struct link *l)
 {
+    const bool was_broken = l->conn.broken;
     size_t written;
     enum conn_rc rc = conn_flush(&l->conn, &written);
 
@@ -522,8 +564,7 @@ void link_flush(struct shard *sh, struct link *l)
     }
     shard_count(sh, METRIC_BYTES_SENT, (int64_t)written);
     if (rc == CONN_ERROR) {
-        l->hung_up = true;
-        link_close(sh, l, RC_SUCCESS, NULL);
+        hear_out(sh, l, !was_broken);
         return;
     }
     if (l->client != NULL && !link_is_full(sh, l)) {

@@ -2,6 +2,7 @@
 """CONNECT of 3.1 and 3.1.1: every flag and field, sessions, takeover, keep alive."""
 
 import os
+import signal
 import sys
 import time
 
@@ -327,6 +328,24 @@ class KeepAlive(BrokerTest):
         c = self.connect(keepalive=0)
         c.expect_nothing(2.0)
         self.assertTrue(c.is_alive())
+
+
+class Stalled(unittest.TestCase):
+    """A machine that was suspended, a broker without a processor: whoever spoke meanwhile is not taken for silent."""
+
+    def test_pings_lie_unread(self):
+        with Broker("shards 2") as b:
+            clients = [b.connect("st%d" % i, keepalive=1) for i in range(40)]
+            b.signal(signal.SIGSTOP)
+            try:
+                for _ in range(10):
+                    time.sleep(0.25)
+                    for c in clients:
+                        c.send(pingreq())
+            finally:
+                b.signal(signal.SIGCONT)
+            for c in clients:
+                c.expect_type(PINGRESP)
 
 
 class Silent(BrokerTest):

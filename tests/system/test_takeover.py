@@ -7,6 +7,7 @@ about will and session. `test_takeover.py --rounds N` takes N rounds in each tes
 
 import os
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
@@ -192,6 +193,40 @@ class Ends(BrokerTest, Rounds):
                 self.assertEqual(c.expect_type(CONNACK).body[0], 1)
                 c.send(publish("sc/%d" % i, "x", 1, 9))
                 c.settle(c.expect_publish("sc/%d" % i, "x"))
+
+
+class ClosedWhileWrittenTo(BrokerTest, Rounds):
+    """The broker's writes meet a closed socket before its reads: what lies there counts all the same."""
+
+    config = "shards 4\nmax_queued_messages 0"
+
+    def test_last_words(self):
+        sub = self.connect("sub-lw").subscribe(("lw/#", 0), ("will4/#", 0))
+        busy = self.connect("busy")
+        stop = threading.Event()
+
+        def publish_on():
+            data = b"".join(publish("busy/t", bytes(200)) for _ in range(20))
+            while not stop.is_set():
+                busy.sock.sendall(data)
+                time.sleep(0.0005)
+
+        thread = threading.Thread(target=publish_on)
+        thread.start()
+        try:
+            for i in range(ROUNDS * 2):
+                with self.client() as c:
+                    c.send(connect("lw%d" % (i % self.IDS), will=Will("will4/%d" % i, "w")))
+                    c.expect_type(CONNACK)
+                    c.send(subscribe(1, ("busy/#", 0)))
+                    time.sleep(0.001)
+                    c.send(*(publish("lw/%d" % i, "%d" % k) for k in range(20)), disconnect())
+                seen = [sub.expect_publish(timeout=TIMEOUT).topic for _ in range(20)]
+                self.assertEqual(seen, ["lw/%d" % i] * 20)
+        finally:
+            stop.set()
+            thread.join()
+        sub.expect_nothing()
 
 
 class Hostile(BrokerTest, Rounds):
