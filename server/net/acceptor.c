@@ -33,6 +33,8 @@
 #define PAUSE_MS        250  /* accepting rests when descriptors are out */
 #define LINGER_MS       1000 /* the peer's time to read a refusal */
 
+_Static_assert(SCRATCH >= CONN_SCRATCH, "what conn_keep() keeps has room behind it there");
+
 struct pending {
     struct conn conn;
     struct pending *next, *prev;

@@ -11,7 +11,6 @@
 #define CHUNK_MAX     (32768u - CHUNK_HEADER) /* what jemalloc keeps for the thread */
 #define CHUNK_LEVELS  6u /* a first chunk has 512 bytes to 16 KiB, by powers of two */
 #define IOV_PER_WRITE 64
-#define TAIL_STEP     65536u
 
 void conn_init(struct conn *c, int fd, const struct transport *tr)
 {
@@ -130,10 +129,10 @@ static size_t tail_room(size_t n, size_t want)
 {
     size_t cap;
 
-    if (want <= TAIL_STEP) {
+    if (want <= CONN_SCRATCH) {
         return n; /* small packets: finished in the scratch buffer */
     }
-    cap = n < TAIL_STEP ? TAIL_STEP : n * 2;
+    cap = n < CONN_SCRATCH ? CONN_SCRATCH : n * 2;
     return cap < want ? cap : want;
 }
 

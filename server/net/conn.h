@@ -38,6 +38,10 @@ struct transport {
 
 extern const struct transport transport_tcp;
 
+/* Bytes: a scratch buffer has as many at least. What is kept of a packet that fits is short of it,
+ * so that there is room behind its copy. */
+#define CONN_SCRATCH 65536u
+
 struct out_chunk {
     struct out_chunk *next;
     const uint8_t *p; /* data[], or borrowed bytes kept alive by `owner` */
@@ -103,7 +107,7 @@ static inline uint8_t *conn_out_room(struct conn *c, size_t n)
 }
 static inline void conn_out_add(struct conn *c, size_t n)
 {
-    assert(c->out_last != NULL && n <= c->out_last->cap - c->out_last->n);
+    assert(c->out_last != NULL && c->out_last->n + n <= c->out_last->cap);
     c->out_last->n += (uint32_t)n;
     c->out_n += n;
 }

@@ -379,6 +379,7 @@ struct link *handle_connect(struct shard *sh, struct handover *h)
         return NULL;
     }
     l->keep_alive_ms = keep_alive_ms(sh, &h->connect);
+    assert(h->connect_n <= h->bytes_n && h->bytes_n - h->connect_n < READ_SCRATCH);
     if (!loop_add(&sh->loop, l->conn.fd, LOOP_CONN, l) ||
         !conn_keep(&l->conn, span_of(h->bytes + h->connect_n, h->bytes_n - h->connect_n), 0)) {
         log_limited(sh->b->log, LOGL_ERROR, LOGR_NET, "cannot take a connection: %m");

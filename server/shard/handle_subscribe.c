@@ -325,9 +325,11 @@ static void work(struct shard *sh, struct link *l, struct span body, enum mqtt_t
     struct subscribe_item item;
 
     /* The same bytes, but perhaps not in the same place as in the turn before. */
+    assert(p->offset <= body.n);
     s.rest = span_of(body.p + p->offset, body.n - p->offset);
     while (sh->budget > 0 && subscribe_next(&s, &item)) {
         sh->budget--;
+        assert(p->done < p->packet.count);
         p->codes[p->done++] = answer_type == MQTT_SUBACK ? subscribe_one(sh, l, &s, &item, p)
                                                          : unsubscribe_one(sh, l, &item, p);
     }

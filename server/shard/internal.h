@@ -181,11 +181,11 @@ struct outq {
     struct out_msg *resend;   /* first in flight that this connection has not seen; NULL: none */
     struct out_msg **by_id; /* packet_id & (cap - 1): ids are chosen so that they do not collide */
     uint32_t cap;
-    uint32_t window;           /* PUBLISH packets that may be unanswered */
-    uint32_t counted;          /* that are */
-    uint32_t queued_qos0;      /* in the queue: a later one stays behind them */
-    uint64_t inflight_bytes;   /* of payload */
-    uint64_t bytes;            /* of everything, on disk or not */
+    uint32_t window;         /* PUBLISH packets that may be unanswered */
+    uint32_t counted;        /* that are */
+    uint32_t queued_qos0;    /* in the queue: a later one stays behind them */
+    uint64_t inflight_bytes; /* of payload */
+    uint64_t bytes;          /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
     uint64_t dropped;          /* messages, by the session's own limits */
@@ -512,7 +512,9 @@ struct shard {
     uint32_t nspare;
     uint64_t nmessages;                     /* under way to sessions: in memory, or asked for */
     _Alignas(64) uint8_t message[LENT_MAX]; /* the one being published, if it is small */
-    uint8_t *scratch; /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one filter */
+    /* READ_SCRATCH bytes, then TOPIC_TEXT_MAX for one topic or filter. Who calls others while it
+     * lies there knows that they put no other one in its place. */
+    uint8_t *scratch;
 };
 
 /* What a guest's epoll set is called in its host's: no connection and no shard lies at odd

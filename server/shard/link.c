@@ -16,6 +16,9 @@
 #include "routing/topic.h"
 #include "server/codec/reason.h"
 
+_Static_assert(READ_SCRATCH >= CONN_SCRATCH, "what conn_keep() keeps has room behind it there");
+_Static_assert(TOPIC_TEXT_MAX > TOPIC_MAX, "a topic or filter with its mount point fits");
+
 /* ---- lists ---- */
 
 void link_ready(struct shard *sh, struct link *l)
@@ -521,7 +524,7 @@ void link_ack(struct shard *sh, struct link *l, enum mqtt_type type, uint16_t pa
     struct ack_slot *s;
     uint8_t *p;
 
-    if (l->acks_last != NULL) { /* in its turn */
+    if (l->acks_last != NULL) {                           /* in its turn */
         assert(reason_is_allowed(type, (uint8_t)reason)); /* else ack_encode() says so now */
         s = link_slot(sh, l, type, packet_id, reason, NULL, 0);
         if (s != NULL) {

@@ -34,7 +34,7 @@ PEERS = 40                # at once
 LIFE_S = 6.0              # of the broker, between two starts
 WATCH_S = 60.0 * SLOW     # a busy machine is no fault
 READ_AT_ONCE = 65536
-LARGE = (66000, 300000, 1300000, 200000000)  # announced; see READ_SCRATCH and TAIL_STEP
+LARGE = (66000, 300000, 1300000, 200000000)  # announced; see READ_SCRATCH and CONN_SCRATCH
 BEGUN = (1, 300, 65000, 140000, 600000, 1250000)  # of these sent before it stalls
 BEHIND = (1, 300, 70000, 600000, 3000000)
 

@@ -105,6 +105,31 @@ static void test_large_packet_grows_with_what_came(void)
     free(sent);
 }
 
+/* Wherever a packet is cut, there is room for more of it: in the tail, or behind it in the scratch
+ * buffer. */
+static void test_kept_has_room(void)
+{
+    static uint8_t bytes[2 * CONN_SCRATCH];
+    static const size_t wants[] = {
+        2, 100, CONN_SCRATCH, CONN_SCRATCH + 1, 2 * CONN_SCRATCH + 1, 268435460};
+    static const size_t cuts[] = {1, CONN_SCRATCH - 1, CONN_SCRATCH, CONN_SCRATCH + 1,
+                                  2 * CONN_SCRATCH};
+
+    open_pair();
+    for (size_t i = 0; i < sizeof(wants) / sizeof(wants[0]); i++) {
+        for (size_t j = 0; j < sizeof(cuts) / sizeof(cuts[0]) && cuts[j] < wants[i]; j++) {
+            const size_t n = cuts[j];
+            CU_ASSERT_TRUE_FATAL(conn_keep(&conn, span_of(bytes, n), wants[i]));
+            CU_ASSERT(conn.tail_n == n && (conn.tail_cap > n || n < CONN_SCRATCH));
+            CU_ASSERT(conn.tail_cap <= wants[i] && conn.tail_cap <= 2 * n + CONN_SCRATCH);
+            /* The same again, from where it lies: a read that brought nothing to use. */
+            CU_ASSERT_TRUE_FATAL(conn_keep(&conn, conn_kept(&conn), wants[i]));
+            CU_ASSERT(conn.tail_n == n && (conn.tail_cap > n || n < CONN_SCRATCH));
+        }
+    }
+    close_pair();
+}
+
 /* A caller that reads on without conn_keep(): the full tail, larger than the scratch buffer, is not
  * copied there. */
 static void test_full_tail_is_not_read_on(void)
@@ -267,6 +292,7 @@ UNIT_TESTS = {
     UNIT_TEST(full_tail_is_not_read_on)
     UNIT_TEST(discard_keeps_nothing)
     UNIT_TEST(large_packet_grows_with_what_came)
+    UNIT_TEST(kept_has_room)
     UNIT_TEST(output_in_order)
     UNIT_TEST(blocked_and_given_up)
     UNIT_TEST(room_for_what_left_lately)
