@@ -129,8 +129,38 @@ static void test_without_delay_keeps_nothing(void)
     store_close(&store); /* NULL is fine */
 }
 
+/* Mail that the store's last answers cause may still ask it: it takes nothing, and answers nothing.
+ */
+static void test_closed_takes_nothing(void)
+{
+    struct probe p = {.unit = {.done = done, .ops = &p.op, .nops = 1}};
+    struct store_page page = {.session = 1};
+    struct store_fetch fetch = {.n = 0};
+    struct store_stats st = {.pending = 7};
+    const int before = atomic_load(&answered);
+    struct store *s;
+
+    UNIT_NEED(store_open_memory(1, &s) == ST_OK);
+    store_close(&s);
+    CU_ASSERT_PTR_NULL(s);
+    store_close(&s);
+    CU_ASSERT_FALSE(store_keeps(s));
+    CU_ASSERT_EQUAL(store_submit(s, &p.unit), ST_CLOSED);
+    CU_ASSERT_EQUAL(store_read(s, &page), ST_CLOSED);
+    CU_ASSERT(page.n == 0 && page.entries == NULL);
+    store_page_free(&page);
+    CU_ASSERT_EQUAL(store_fetch_retained(s, &fetch), ST_CLOSED);
+    store_fetch_free(&fetch);
+    CU_ASSERT_EQUAL(store_health(s), ST_CLOSED);
+    CU_ASSERT_STRING_EQUAL(store_trouble(s), "");
+    store_stats(s, &st);
+    CU_ASSERT_EQUAL(st.pending, 0);
+    CU_ASSERT_EQUAL(atomic_load(&answered), before);
+}
+
 UNIT_TESTS = {
     UNIT_TEST(answers_in_order)
     UNIT_TEST(waits_its_delay)
     UNIT_TEST(without_delay_keeps_nothing)
+    UNIT_TEST(closed_takes_nothing)
 UNIT_TESTS_END
