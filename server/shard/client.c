@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions of this shard, by client id.
+ * Sessions of this shard: their beginning, their end, and their time without a connection.
  *
  * A session that ends leaves the table at once, so that its id is free; its subscriptions, which
  * may be very many, are removed in slices of later turns (the dying list).
@@ -9,106 +9,22 @@
 
 #include <stdlib.h>
 
-#define TABLE_FIRST 256u
-
-bool clients_init(struct shard *sh)
-{
-    sh->clients_cap = TABLE_FIRST;
-    sh->clients = calloc(sh->clients_cap, sizeof(*sh->clients));
-    return sh->clients != NULL;
-}
-
-static uint32_t id_hash(const struct shard *sh, struct span id)
-{
-    /* The key's upper half: the lower bits chose the shard and are alike here. */
-    return (uint32_t)(hash_span(id, sh->b->hash_key) >> 32);
-}
-
-static struct client **bucket_of(struct shard *sh, uint32_t hash)
-{
-    return &sh->clients[hash & (sh->clients_cap - 1)];
-}
-
-struct client *client_find(struct shard *sh, struct span id)
-{
-    uint32_t hash = id_hash(sh, id);
-
-    for (struct client *c = *bucket_of(sh, hash); c != NULL; c = c->hash_next) {
-        if (c->id_hash == hash && span_eq(client_id(c), id)) {
-            return c;
-        }
-    }
-    return NULL;
-}
-
-/* A table that cannot grow stays as it is: slower, not wrong. */
-static void grow(struct shard *sh, uint32_t cap)
-{
-    uint32_t old_cap = sh->clients_cap;
-    struct client **old = sh->clients;
-    struct client **bigger = calloc(cap, sizeof(*bigger));
-
-    if (bigger == NULL) {
-        return;
-    }
-    sh->clients = bigger;
-    sh->clients_cap = cap;
-    for (uint32_t i = 0; i < old_cap; i++) {
-        while (old[i] != NULL) {
-            struct client *c = old[i];
-            struct client **b = bucket_of(sh, c->id_hash);
-            old[i] = c->hash_next;
-            c->hash_next = *b;
-            *b = c;
-        }
-    }
-    free(old);
-}
-
-void clients_reserve(struct shard *sh, uint64_t n)
-{
-    uint32_t cap = sh->clients_cap;
-
-    while (cap < n && cap < UINT32_C(1) << 30) {
-        cap *= 2;
-    }
-    if (cap > sh->clients_cap) {
-        grow(sh, cap);
-    }
-}
-
 struct client *client_create(struct shard *sh, struct span id)
 {
     struct client *c = calloc(1, offsetof(struct client, id) + id.n);
-    struct client **b;
 
     if (c == NULL) {
         return NULL;
     }
-    if (sh->clients_n >= sh->clients_cap) {
-        grow(sh, sh->clients_cap * 2);
-    }
     memcpy(c->id, id.p, id.n);
     c->id_n = (uint16_t)id.n;
-    c->id_hash = id_hash(sh, id);
+    if (!clients_put(sh, c)) {
+        free(c);
+        return NULL;
+    }
     c->uid = broker_new_id(sh->b);
     c->timer.fn = client_timer;
-    b = bucket_of(sh, c->id_hash);
-    c->hash_next = *b;
-    *b = c;
-    sh->clients_n++;
     return c;
-}
-
-static void leave_table(struct shard *sh, struct client *c)
-{
-    struct client **at = bucket_of(sh, c->id_hash);
-
-    while (*at != c) {
-        at = &(*at)->hash_next;
-    }
-    *at = c->hash_next;
-    sh->clients_n--;
 }
 
 static void tell_dropped(struct shard *sh, const struct client *c)
@@ -137,7 +53,7 @@ void client_end(struct shard *sh, struct client *c)
     assert(c->link == NULL && !c->dying);
     c->dying = true; /* gets nothing more, not even what it gives back now */
     release(sh, c);
-    leave_table(sh, c);
+    clients_remove(sh, c);
     c->hash_next = sh->dying;
     sh->dying = c;
 }
@@ -158,18 +74,6 @@ bool client_bury(struct shard *sh)
         free(c);
     }
     return false;
-}
-
-void clients_fini(struct shard *sh)
-{
-    for (uint32_t i = 0; sh->clients != NULL && i < sh->clients_cap; i++) {
-        while (sh->clients[i] != NULL) {
-            client_end(sh, sh->clients[i]);
-        }
-    }
-    while (client_bury(sh)) {}
-    free(sh->clients);
-    sh->clients = NULL;
 }
 
 /* ---- without a connection ---- */

@@ -422,6 +422,22 @@ struct onward {
     struct part_list parts; /* likewise */
 };
 
+#define CLIENT_SEGMENTS 256u /* a power of two */
+
+/* A part of the table of sessions, see clients.c. */
+struct client_segment {
+    struct client **buckets; /* NULL: nothing was ever there */
+    uint32_t cap;            /* a power of two, or 0 */
+    uint32_t n;
+};
+
+/* Where a walk over all sessions is; zeroed: at its beginning. */
+struct clients_walk {
+    uint32_t segment;
+    uint32_t at;  /* bucket in it */
+    uint32_t cap; /* that it had when it was entered */
+};
+
 #define RELIEF_ROUNDS 8u /* link.moved_round has the bits */
 
 /* The look for who holds memory, see relief.c. */
@@ -430,9 +446,9 @@ struct relief {
     int64_t round_since_ms; /* since then connections have to show that they read */
     int64_t next_ms;        /* when a slow consumer may be closed again */
     size_t most;            /* held by the worst so far */
-    uint64_t worst;         /* its uid */
-    uint32_t worst_at;      /* its bucket */
-    uint32_t at, cap;       /* cursor in the table of sessions, which had so many buckets */
+    uint64_t worst;         /* its uid; 0: nobody holds much */
+    uint32_t worst_hash;    /* of its id */
+    struct clients_walk walk;
     unsigned round;
     bool looking;
     bool though_it_reads;
@@ -464,8 +480,8 @@ struct shard {
     struct timer_wheel wheel;
     struct subscribers *subs;
     struct match_cache *cache;
-    struct client **clients; /* hash table by client id */
-    uint32_t clients_cap, clients_n;
+    struct client_segment *clients; /* CLIENT_SEGMENTS of them */
+    uint32_t clients_n;             /* sessions in all */
     struct link *ready, **ready_last;
     uint32_t nready; /* in that list */
     struct link *dirty;
@@ -604,12 +620,22 @@ void takeover_drop_all(struct shard *sh);
 /* relief.c: a slice of the look for who holds memory; true: more to do at once */
 bool relief_run(struct shard *sh);
 
-/* client.c */
+/* clients.c */
 bool clients_init(struct shard *sh);
-void clients_fini(struct shard *sh);
+void clients_fini(struct shard *sh); /* ends them all */
 struct client *client_find(struct shard *sh, struct span id);
+/* Those whose ids' hashes end alike, by hash_next; NULL: none. */
+struct client *clients_of_hash(const struct shard *sh, uint32_t id_hash);
 /* Room for n sessions, where there is memory: for a start that knows how many will come. */
 void clients_reserve(struct shard *sh, uint64_t n);
+/* c has its id, which nobody else has. False: no memory. */
+bool clients_put(struct shard *sh, struct client *c);
+void clients_remove(struct shard *sh, struct client *c);
+/* The sessions of the next bucket, by hash_next; *first may be NULL. False: that was the last one.
+ * Sessions may come and go between two calls: who is there all the time is seen at least once. */
+bool clients_walk_next(const struct shard *sh, struct clients_walk *w, struct client **first);
+
+/* client.c */
 struct client *client_create(struct shard *sh, struct span id);
 void client_end(struct shard *sh,
                 struct client *c);  /* the session is over; removal goes on in turns */

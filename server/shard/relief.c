@@ -16,7 +16,6 @@
 #define RELIEF_MS      250
 #define READERS_MAX_MS 10000 /* short of memory for so long, even readers are closed */
 #define LOOK_BUCKETS   4096u /* of the table of sessions, in a turn */
-#define NOBODY         UINT32_MAX
 
 /* What the end of its connection gives back: the queue of a session that stays stays as well, but
  * for what may go to disk. */
@@ -50,9 +49,8 @@ static void begin_look(struct shard *sh)
 
     r->looking = true;
     r->though_it_reads = sh->now_ms - r->since_ms >= READERS_MAX_MS;
-    r->cap = sh->clients_cap;
-    r->at = 0;
-    r->worst_at = NOBODY;
+    r->walk = (struct clients_walk){0};
+    r->worst = 0;
     r->most = sh->cfg->output_buffer_limit;
 }
 
@@ -66,18 +64,21 @@ static bool may_go(const struct shard *sh, const struct client *c)
 static bool look(struct shard *sh)
 {
     struct relief *r = &sh->relief;
-    const uint32_t end = r->cap - r->at > LOOK_BUCKETS ? r->at + LOOK_BUCKETS : r->cap;
+    struct client *c;
 
-    for (; r->at < end; r->at++) {
-        for (const struct client *c = sh->clients[r->at]; c != NULL; c = c->hash_next) {
+    for (unsigned i = 0; i < LOOK_BUCKETS; i++) {
+        if (!clients_walk_next(sh, &r->walk, &c)) {
+            return true;
+        }
+        for (; c != NULL; c = c->hash_next) {
             if (may_go(sh, c) && weight(sh, c) >= r->most) {
                 r->most = weight(sh, c);
-                r->worst_at = r->at;
                 r->worst = c->uid;
+                r->worst_hash = c->id_hash;
             }
         }
     }
-    return r->at == r->cap;
+    return false;
 }
 
 /* NULL: nobody holds much, or who did has gone meanwhile. */
@@ -85,10 +86,10 @@ static struct client *found(const struct shard *sh)
 {
     const struct relief *r = &sh->relief;
 
-    if (r->worst_at == NOBODY) {
+    if (r->worst == 0) {
         return NULL;
     }
-    for (struct client *c = sh->clients[r->worst_at]; c != NULL; c = c->hash_next) {
+    for (struct client *c = clients_of_hash(sh, r->worst_hash); c != NULL; c = c->hash_next) {
         if (c->uid == r->worst && may_go(sh, c)) {
             return c;
         }
@@ -137,9 +138,6 @@ bool relief_run(struct shard *sh)
     }
     if (!r->looking) {
         return false;
-    }
-    if (r->cap != sh->clients_cap) { /* the table has grown: nobody is where he was */
-        begin_look(sh);
     }
     if (look(sh)) {
         r->looking = false;

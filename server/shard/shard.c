@@ -568,8 +568,11 @@ const struct metrics *shard_metrics(const struct shard *sh)
  * holds. */
 void shard_close_clients(struct shard *sh, enum mqtt_reason reason)
 {
-    for (uint32_t i = 0; i < sh->clients_cap; i++) {
-        for (struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+    struct clients_walk walk = {0};
+    struct client *c;
+
+    while (clients_walk_next(sh, &walk, &c)) {
+        for (; c != NULL; c = c->hash_next) {
             if (c->link != NULL) {
                 c->link->orderly = true; /* a shut-down is no reason for wills */
                 c->link->said_goodbye = true;

@@ -287,8 +287,11 @@ void fuzz_conn_check(const struct conn *c, size_t scratch, bool may_be_full)
 
 static void check_shard(const struct shard *sh)
 {
-    for (uint32_t i = 0; i < sh->clients_cap; i++) {
-        for (const struct client *c = sh->clients[i]; c != NULL; c = c->hash_next) {
+    struct clients_walk walk = {0};
+    struct client *c;
+
+    while (clients_walk_next(sh, &walk, &c)) {
+        for (; c != NULL; c = c->hash_next) {
             if (c->link != NULL) {
                 FUZZ_CHECK(c->link->client == c && c->link->state != LINK_LINGERING);
                 fuzz_conn_check(&c->link->conn, READ_SCRATCH, c->link->unparsed);

@@ -67,19 +67,25 @@ static const struct clock my_clock = {.now_ms = my_now};
 
 /* ---- sessions ---- */
 
-static void open_with(struct fixture *f, unsigned n)
+/* To come with the next turns. */
+static void give_many(struct fixture *f, unsigned first, unsigned n)
 {
     char id[16];
 
+    for (unsigned i = first; i < first + n; i++) {
+        (void)snprintf(id, sizeof(id), "r%u", i);
+        give(f, -1, &transport_sink, id, NULL);
+    }
+}
+
+static void open_with(struct fixture *f, unsigned n)
+{
     open_shards(f, 1);
     f->config->output_buffer_limit = LIMIT;
     takes_output = true;
-    for (unsigned i = 0; i < n; i++) {
-        (void)snprintf(id, sizeof(id), "r%u", i);
-        give(f, -1, &transport_sink, id, NULL);
-        if (i % 1000 == 999) {
-            take_turn(f->shards[0], 0);
-        }
+    for (unsigned i = 0; i < n; i += 1000) {
+        give_many(f, i, n - i < 1000 ? n - i : 1000);
+        take_turn(f->shards[0], 0);
     }
     take_turn(f->shards[0], 0);
     UNIT_NEED(f->shards[0]->clients_n == n);
@@ -108,6 +114,16 @@ static void press(struct fixture *f, bool on)
     atomic_store(&f->shared.memory_pressure, on);
 }
 
+static uint32_t buckets_before(const struct shard *sh, const struct clients_walk *w)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < w->segment; i++) {
+        n += sh->clients[i].cap;
+    }
+    return w->segment < CLIENT_SEGMENTS && w->cap == sh->clients[w->segment].cap ? n + w->at : n;
+}
+
 /* ---- tests ---- */
 
 /* All sessions are looked at, never more than a slice in one turn, and the worst goes. */
@@ -133,12 +149,12 @@ static void test_slices(void)
     do {
         take_turn(sh, 0);
         turns++;
-        CU_ASSERT(sh->relief.at - at <= 4096);
-        at = sh->relief.at;
+        CU_ASSERT(buckets_before(sh, &sh->relief.walk) - at <= 4096);
+        at = buckets_before(sh, &sh->relief.walk);
         CU_ASSERT(!sh->relief.looking || sh->work_left); /* no waiting in between */
     } while (sh->relief.looking && turns < 1000);
-    CU_ASSERT(turns >= sh->clients_cap / 4096);
-    CU_ASSERT_EQUAL(at, sh->clients_cap);
+    CU_ASSERT(turns >= SESSIONS / 4096);
+    CU_ASSERT_EQUAL(at, buckets_before(sh, &(struct clients_walk){.segment = CLIENT_SEGMENTS}));
     CU_ASSERT_PTR_NULL(session(&f, 4711));
     CU_ASSERT_PTR_NOT_NULL(session(&f, 7));
     CU_ASSERT_EQUAL(metric_get(&sh->metrics, METRIC_SLOW_CONSUMERS_CLOSED), 1);
@@ -175,10 +191,10 @@ static void test_readers(void)
     close_shards(&f);
 }
 
-/* A table that grows in the middle of a look begins it again. */
+/* A table that grows in the middle of a look: nobody is missed. */
 static void test_table_grows(void)
 {
-    enum { SESSIONS = 16384 };
+    enum { SESSIONS = 20000 };
     struct fixture f;
     struct shard *sh;
     unsigned turns = 0;
@@ -191,16 +207,53 @@ static void test_table_grows(void)
     press(&f, true);
     take_turn(sh, 0);
     now_ms += PAUSE_MAX_MS;
-    take_turn(sh, 0);
-    UNIT_NEED(sh->relief.looking && sh->clients_cap == SESSIONS);
-    give(&f, -1, &transport_sink, "one-more", NULL);
-    take_turn(sh, 0);
-    UNIT_NEED(sh->clients_cap == 2 * SESSIONS);
-    while (sh->relief.looking && turns++ < 1000) {
+    do {
+        give_many(&f, SESSIONS + turns * 4000, 4000);
         take_turn(sh, 0);
-    }
+    } while (sh->relief.looking && ++turns < 1000);
+    UNIT_NEED(turns > 1);
     CU_ASSERT_PTR_NULL(session(&f, 5));
     CU_ASSERT_EQUAL(metric_get(&sh->metrics, METRIC_SLOW_CONSUMERS_CLOSED), 1);
+    close_shards(&f);
+}
+
+/* However many sessions there are, a new one moves few of them. */
+static void test_growth_moves_few(void)
+{
+    enum { SESSIONS = 200000 };
+    struct fixture f;
+    struct shard *sh;
+    struct clients_walk walk = {0};
+    struct client *c;
+    uint32_t caps[CLIENT_SEGMENTS] = {0};
+    uint32_t seen = 0;
+    uint32_t most = 0;
+    char id[16];
+
+    open_shards(&f, 1);
+    sh = f.shards[0];
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        uint32_t moved = 0;
+
+        (void)snprintf(id, sizeof(id), "r%u", i);
+        UNIT_NEED(client_create(sh, span_str(id)) != NULL);
+        for (unsigned k = 0; k < CLIENT_SEGMENTS; k++) {
+            moved += sh->clients[k].cap != caps[k] ? sh->clients[k].n : 0;
+            caps[k] = sh->clients[k].cap;
+        }
+        most = moved > most ? moved : most;
+    }
+    CU_ASSERT(most <= SESSIONS / 128);
+    CU_ASSERT_EQUAL(sh->clients_n, SESSIONS);
+    while (clients_walk_next(sh, &walk, &c)) {
+        for (; c != NULL; c = c->hash_next) {
+            seen++;
+        }
+    }
+    CU_ASSERT_EQUAL(seen, SESSIONS);
+    for (unsigned i = 0; i < SESSIONS; i += 7) {
+        CU_ASSERT_PTR_NOT_NULL(session(&f, i));
+    }
     close_shards(&f);
 }
 
@@ -254,5 +307,6 @@ UNIT_TESTS = {
     UNIT_TEST(slices)
     UNIT_TEST(readers)
     UNIT_TEST(table_grows)
+    UNIT_TEST(growth_moves_few)
     UNIT_TEST(many_ends)
 UNIT_TESTS_END
