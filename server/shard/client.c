@@ -78,21 +78,26 @@ bool client_bury(struct shard *sh)
 
 /* ---- without a connection ---- */
 
-/* Nobody waits for it: a session found again after a crash expires again. */
+void client_keep_end(struct shard *sh, uint64_t session, bool leaving)
+{
+    struct store_op *op = ticket_lazy(sh, ST_SESSION_END);
+
+    if (op != NULL) {
+        share_end_op(op, session, leaving);
+    }
+}
+
 static void keep_end(struct shard *sh, struct client *c)
 {
-    struct share_moves *leaving;
-    struct store_op *op;
+    struct share_moves *moves;
+    bool leaving;
 
     if (!c->stored) {
         return;
     }
-    leaving = share_end(sh, c);
-    op = ticket_lazy(sh, ST_SESSION_END);
-    if (op != NULL) {
-        share_end_op(op, client_session(c), leaving);
-    }
-    share_unref(sh, leaving);
+    moves = share_end(sh, c, &leaving);
+    client_keep_end(sh, client_session(c), leaving);
+    share_unref(sh, moves);
 }
 
 /* A will that is not wanted any more: lazily, after a crash it is sent. */
@@ -113,10 +118,9 @@ static void keep_detached(struct shard *sh, const struct client *c, int64_t sinc
     if (!c->stored) {
         return;
     }
-    op = ticket_lazy(sh, ST_SESSION_PUT);
+    op = ticket_lazy_named(sh, ST_SESSION_PUT, c->id, c->id_n);
     if (op != NULL) {
         op->session = client_session(c);
-        op->name = ticket_bytes(&sh->lazy->part[0], c->id, c->id_n);
         op->number = c->expiry_s;
         /* What an earlier crash left in doubt stays so until it is delivered. */
         op->flags = (uint8_t)(c->version | (outq_is_doubtful(c) ? SESSION_CONNECTED : 0u));

@@ -18,6 +18,16 @@
 #define COLLECT_MAX 1024u /* subscriptions looked at in one go */
 #define FILTERS_MAX 64u   /* matching filters held on the stack */
 
+/* ---- no memory ---- */
+
+void delivery_lost(struct shard *sh, struct ticket_part *part, uint32_t n)
+{
+    shard_count(sh, METRIC_DROPPED_MEMORY, n);
+    if (part != NULL) {
+        ticket_refuse(part);
+    }
+}
+
 /* ---- scratch ---- */
 
 static bool copies_room(struct shard *sh, uint32_t n)
@@ -101,7 +111,8 @@ static struct copy copy_of_hint(const struct shard *sh, uint64_t h, const struct
 
 /* Another subscription of the same session: highest QoS, all identifiers. ids_at has room for max
  * more. */
-static void merge(struct shard *sh, struct copy *c, const struct copy *s, uint32_t max)
+static void merge(struct shard *sh, const struct delivery *d, struct copy *c, const struct copy *s,
+                  uint32_t max)
 {
     if (s->qos > c->qos) {
         c->qos = s->qos;
@@ -117,6 +128,7 @@ static void merge(struct shard *sh, struct copy *c, const struct copy *s, uint32
     }
     if (c->nids == 1) { /* a run of its own in the scratch, long enough for all filters */
         if (!shard_ids_room(sh, sh->ids_n + max)) {
+            delivery_lost(sh, d->part, 1); /* as it should be; it goes with one of them */
             return;
         }
         c->ids_at = sh->ids_n;
@@ -135,10 +147,10 @@ static void give(struct shard *sh, struct delivery *d, const struct copy *c)
 /* ---- few subscribers ---- */
 
 /* False: no memory. */
-static bool collect_begin(struct shard *sh, uint32_t total)
+static bool collect_begin(struct shard *sh, const struct delivery *d, uint32_t total)
 {
     if (!copies_room(sh, total)) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, total);
+        delivery_lost(sh, d->part, total);
         return false;
     }
     sh->mark++;
@@ -147,12 +159,13 @@ static bool collect_begin(struct shard *sh, uint32_t total)
 }
 
 /* The copy of one subscription joins the n that are there, or the one that its session has. */
-static void collect_one(struct shard *sh, const struct copy *one, uint32_t *n, uint32_t nf)
+static void collect_one(struct shard *sh, const struct delivery *d, const struct copy *one,
+                        uint32_t *n, uint32_t nf)
 {
     struct client *c = one->client;
 
     if (nf > 1 && c->mark == sh->mark) {
-        merge(sh, &sh->copies[c->collected], one, nf);
+        merge(sh, d, &sh->copies[c->collected], one, nf);
         return;
     }
     c->mark = sh->mark;
@@ -172,7 +185,7 @@ static void collect(struct shard *sh, struct delivery *d, struct filter_subs *co
 {
     uint32_t n = 0;
 
-    if (!collect_begin(sh, total)) {
+    if (!collect_begin(sh, d, total)) {
         return;
     }
     for (uint32_t i = 0; i < nf; i++) {
@@ -181,7 +194,7 @@ static void collect(struct shard *sh, struct delivery *d, struct filter_subs *co
             struct sub *s = filter_subs_at(f[i], pos);
             if (s != NULL && wants(s, d->msg)) {
                 struct copy one = copy_of(sh, s, d->msg);
-                collect_one(sh, &one, &n, nf);
+                collect_one(sh, d, &one, &n, nf);
             }
         }
     }
@@ -241,13 +254,13 @@ static void give_known(struct shard *sh, struct delivery *d, const uint64_t *hin
         }
         return;
     }
-    if (!collect_begin(sh, n)) {
+    if (!collect_begin(sh, d, n)) {
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
         if (hint_wants(hints[i], d->msg)) {
             struct copy one = copy_of_hint(sh, hints[i], d->msg);
-            collect_one(sh, &one, &collected, n);
+            collect_one(sh, d, &one, &collected, n);
         }
     }
     give_collected(sh, d, collected);
@@ -286,7 +299,7 @@ static bool pin_all(struct shard *sh, struct delivery *d)
 
     d->pinned = malloc(n * sizeof(struct filter_subs *));
     if (d->pinned == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        delivery_lost(sh, d->part, 1);
         return false;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -328,7 +341,7 @@ static void give_first(struct shard *sh, struct delivery *d, const struct sub *s
             return;
         }
         more = copy_of(sh, other, d->msg);
-        merge(sh, &c, &more, n);
+        merge(sh, d, &c, &more, n);
     }
     give(sh, d, &c);
 }
@@ -421,14 +434,6 @@ static void part_done(const struct delivery *d)
     if (d->part != NULL) {
         ticket_finish(d->part);
     }
-}
-
-static void part_failed(struct shard *sh, const struct delivery *d)
-{
-    shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-    /* relaxed: ordered by the part's end. */
-    atomic_store_explicit(&d->part->ticket->failed, true, memory_order_relaxed);
-    part_done(d);
 }
 
 static void job_append(struct shard *sh, struct delivery *d)
@@ -552,7 +557,7 @@ void deliver_now(struct shard *sh, struct delivery *d)
     }
     job = delivery_own(d) == NULL ? NULL : delivery_create(d->msg, d->match, d->target, d->part);
     if (job == NULL) { /* the rest of the subscribers cannot be remembered */
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        delivery_lost(sh, d->part, 1);
         unpin_all(sh, d);
         part_done(d);
         return;
@@ -578,7 +583,8 @@ void deliver_part(struct shard *sh, struct ticket_part *p)
     } else {
         d.match = match_of_filter(sh->index, TREE_DURABLE, id);
         if (d.match == NULL) {
-            part_failed(sh, &d);
+            delivery_lost(sh, p, 1);
+            part_done(&d);
         } else {
             deliver_now(sh, &d);
             match_unref(d.match);

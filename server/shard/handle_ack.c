@@ -111,18 +111,19 @@ void handle_pubrel(struct shard *sh, struct link *l, struct span body)
         link_ack(sh, l, MQTT_PUBCOMP, a.packet_id, RC_PACKET_ID_NOT_FOUND);
         return;
     }
-    idset_remove(&c->in_ids, a.packet_id);
     if (!sh->keeps || !c->stored) {
+        idset_remove(&c->in_ids, a.packet_id);
         link_ack(sh, l, MQTT_PUBCOMP, a.packet_id, RC_SUCCESS);
         return;
     }
     /* Released on disk first: else the next message under this id is taken for a repeat after a
      * crash. */
     op = ticket_lazy(sh, ST_INBOUND_DEL);
-    if (op == NULL) {
+    if (op == NULL) { /* the id stays, the PUBREL comes again */
         link_close(sh, l, RC_UNSPECIFIED_ERROR, "out of memory");
         return;
     }
+    idset_remove(&c->in_ids, a.packet_id);
     op->session = client_session(c);
     op->packet_id = a.packet_id;
     ticket_released(sh, op->session, a.packet_id);

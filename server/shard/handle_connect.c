@@ -114,20 +114,17 @@ static void say_connected(struct shard *sh, const struct link *l, const struct h
 /* The will's properties, its expiry (which counts from its publication) behind them. */
 static struct store_bytes will_props(struct ticket_part *p, const struct will *w)
 {
-    uint8_t *props = malloc(w->msg->props_n + WILL_EXPIRY_BYTES);
     size_t n = w->msg->props_n;
-    struct store_bytes kept;
+    uint8_t *props = ticket_room(p, n + WILL_EXPIRY_BYTES);
 
     if (props == NULL) {
-        return ticket_bytes(p, NULL, 0);
+        return (struct store_bytes){NULL, 0};
     }
     memcpy(props, message_props(w->msg), n);
     if (w->expires) {
         n += prop_put_u32(props + n, PROP_MESSAGE_EXPIRY, w->expiry_s);
     }
-    kept = ticket_bytes(p, props, n);
-    free(props);
-    return kept;
+    return (struct store_bytes){props, n};
 }
 
 static void fill_will(struct ticket_part *p, struct store_op *op, const struct client *c)
@@ -159,10 +156,30 @@ static void keep_will(struct ticket_part *p, const struct client *c)
     }
 }
 
+/* The will of a clean session: nobody waits for it. False: no memory. */
+static bool keep_clean_will(struct shard *sh, const struct client *c)
+{
+    struct ticket *t;
+    bool ok;
+
+    if (!sh->keeps) {
+        return true;
+    }
+    t = ticket_create(sh, 1, 1);
+    if (t == NULL) {
+        return false;
+    }
+    keep_will(&t->part[0], c);
+    ok = !ticket_is_refused(t);
+    ticket_finish(&t->part[0]);
+    return ok;
+}
+
 /* A stored session that this CONNECT ends. */
 struct ended {
-    uint64_t session;            /* 0: none */
-    struct share_moves *leaving; /* not NULL: what it has through shared groups goes first */
+    uint64_t session;          /* 0: none */
+    struct share_moves *moves; /* a reference; NULL: none */
+    bool leaving;              /* what it has through shared groups goes first */
 };
 
 /* What CONNACK has to wait for; NULL: nothing, or (*ok false) no memory. */
@@ -177,14 +194,17 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, struc
         return NULL;
     }
     t = ticket_create(sh, 1, 2);
-    *ok = t != NULL;
-    if (t != NULL && ended.session != 0) {
+    if (t == NULL) {
+        *ok = false;
+        return NULL;
+    }
+    if (ended.session != 0) {
         op = ticket_op(&t->part[0], ST_SESSION_END);
         if (op != NULL) {
             share_end_op(op, ended.session, ended.leaving);
         }
     }
-    if (t != NULL && c->durable) {
+    if (c->durable) {
         op = ticket_op(&t->part[0], ST_SESSION_PUT);
         if (op != NULL) {
             op->session = client_session(c);
@@ -193,6 +213,11 @@ static struct ticket *ticket_for(struct shard *sh, const struct client *c, struc
             op->flags = (uint8_t)(c->version | SESSION_CONNECTED);
         }
         keep_will(&t->part[0], c);
+    }
+    if (ticket_is_refused(t)) {
+        ticket_finish(&t->part[0]);
+        *ok = false;
+        return NULL;
     }
     return t;
 }
@@ -272,7 +297,8 @@ static struct client *session_for(struct shard *sh, const struct handover *h, bo
     *ended = (struct ended){0};
     assert(c == NULL || c->link == NULL); /* a takeover is over */
     if (c != NULL && h->connect.clean) {
-        *ended = (struct ended){client_session(c), share_end(sh, c)};
+        ended->session = client_session(c);
+        ended->moves = share_end(sh, c, &ended->leaving);
         discard(sh, c);
         c = NULL;
     }
@@ -320,23 +346,21 @@ static bool begin_with(struct shard *sh, struct link *l, struct handover *h, str
     adopt(sh, c, l, h);
     if (con->has_will) {
         c->will = will_create(con, l);
-        if (c->will == NULL) {
+        if (c->will == NULL || (!c->durable && !keep_clean_will(sh, c))) {
             return false;
-        }
-        if (sh->keeps && !c->durable) { /* nobody waits for it */
-            struct store_op *op = ticket_lazy(sh, ST_WILL_PUT);
-            if (op != NULL) {
-                fill_will(&sh->lazy->part[0], op, c);
-            }
         }
     }
     say_connected(sh, l, h);
     /* What the connection before has left to be written goes first: this CONNECT's records replace
      * it. */
     ticket_flush_lazy(sh);
-    s = connack_slot(sh, l, h, present);
     t = ticket_for(sh, c, *ended, &ok);
-    if (s == NULL || !ok) {
+    s = ok ? connack_slot(sh, l, h, present) : NULL;
+    if (s == NULL) {
+        if (t != NULL) {
+            ticket_refuse(&t->part[0]);
+            ticket_finish(&t->part[0]);
+        }
         return false;
     }
     if (t != NULL) {
@@ -353,7 +377,13 @@ static bool begin(struct shard *sh, struct link *l, struct handover *h)
     struct ended ended = {0};
     const bool ok = begin_with(sh, l, h, &ended);
 
-    share_unref(sh, ended.leaving); /* its record is on its way, or there will be none */
+    if (!ok) {
+        l->orderly = true; /* this CONNECT was not taken, nor was its will */
+        if (ended.session != 0) {
+            client_keep_end(sh, ended.session, ended.leaving);
+        }
+    }
+    share_unref(sh, ended.moves); /* its record is on its way */
     return ok;
 }
 

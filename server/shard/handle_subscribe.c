@@ -244,7 +244,6 @@ static uint8_t subscribe_one(struct shard *sh, struct link *l, const struct subs
     }
     if (!settle(sh, c, sub, &o, &at, rc == SUBS_NEW, p)) {
         if (rc == SUBS_NEW) {
-            sub->shared = false; /* it did not join */
             share_remove_sub(sh, c, sub);
         }
         return failure(l, RC_UNSPECIFIED_ERROR);

@@ -640,6 +640,9 @@ struct client *client_create(struct shard *sh, struct span id);
 void client_end(struct shard *sh,
                 struct client *c);  /* the session is over; removal goes on in turns */
 bool client_bury(struct shard *sh); /* a slice of that; true: more to do */
+/* The session's end for the store. Nobody waits for it: found again after a crash it expires again.
+ * leaving: as share_end() has it. */
+void client_keep_end(struct shard *sh, uint64_t session, bool leaving);
 void client_detach(struct shard *sh, struct client *c,
                    bool publish_will); /* its connection has gone */
 struct restored_times {
@@ -679,6 +682,9 @@ void outq_done(struct shard *sh, struct client *c,
 void outq_received(struct shard *sh, struct client *c, struct out_msg *o); /* PUBREC */
 void outq_stored(struct shard *sh, struct client *c,
                  struct out_msg *o); /* its entry is on disk now */
+/* The store has not taken its entry. It goes if it was not sent and comes again, else it stays in
+ * memory only. */
+void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool comes_again);
 
 /* idset.c */
 struct in_id *idset_find(const struct idset *s, uint16_t packet_id);
@@ -744,6 +750,9 @@ void deliver_mail(struct shard *sh, struct post_item *m);
 void run_mail(struct shard *sh, struct post_item *m);
 bool deliver_jobs(struct shard *sh);               /* true: more to do */
 bool shard_ids_room(struct shard *sh, uint32_t n); /* in the scratch for subscription identifiers */
+/* n receivers, or all that are left, do not get it as they should, for want of memory. part: NULL,
+ * or of its ticket: one of them may be durable, so its publisher must not hear that all is well. */
+void delivery_lost(struct shard *sh, struct ticket_part *part, uint32_t n);
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
@@ -780,11 +789,12 @@ void ahead_mail_step(struct shard *sh, struct ahead_mail *a);
 
 /* share.c */
 /* To a member of the group, here or elsewhere. part: NULL, or one for whoever takes it. Borrows m.
- */
-void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
+ * False: no memory, nothing was done. */
+bool share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
                     struct ticket_part *part, bool own_by_mail);
-/* A message whose member has gone: to another one, if there is any. */
-void share_move(struct shard *sh, struct client *c, struct out_msg *o);
+/* A message whose member has gone: to another one, if there is any. False: no memory, it stays with
+ * its session; if that has ended, the next start goes on with it. */
+bool share_move(struct shard *sh, struct client *c, struct out_msg *o);
 bool share_has_others_online(const struct shard *sh, const struct client *c, uint64_t group);
 /* The client's memberships count as connected, or no more. */
 void share_set_online(struct shard *sh, struct client *c, bool online);
@@ -797,10 +807,11 @@ uint64_t share_of_mark(struct shard *sh, const struct client *c, uint32_t mark);
 /*
  * A stored session ends, client_end() follows: what it has through its groups is handed to other
  * members, from memory and, in pages, from the disk, and when the store has all of that under their
- * names it hears of the end. Until then it has a record that says so. NULL: there is nothing like
- * that, the end can be stored at once; else for share_unref(), when that record is on its way.
+ * names it hears of the end. Until then it has a record that says so. *leaving false: there is
+ * nothing like that, the end can be stored at once. The answer is for share_unref(), when that
+ * record is on its way; may be NULL.
  */
-struct share_moves *share_end(struct shard *sh, struct client *c);
+struct share_moves *share_end(struct shard *sh, struct client *c, bool *leaving);
 void share_unref(struct shard *sh, struct share_moves *mv); /* NULL is fine */
 /* A message of the session has been handed on, or (not stored) could not be. */
 void share_moved(struct shard *sh, struct share_moves *mv, bool stored);
@@ -808,8 +819,8 @@ void share_moved(struct shard *sh, struct share_moves *mv, bool stored);
 bool share_is_moving(const struct client *c);
 /* c's queue goes. */
 void share_forget(struct shard *sh, struct client *c);
-/* What the store is told of the end: leaving is share_end()'s answer. */
-void share_end_op(struct store_op *op, uint64_t session, const struct share_moves *leaving);
+/* What the store is told of the end: leaving is share_end()'s. */
+void share_end_op(struct store_op *op, uint64_t session, bool leaving);
 /* Removes any subscription, its membership included. */
 void share_remove_sub(struct shard *sh, struct client *c, struct sub *sub);
 

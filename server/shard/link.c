@@ -515,6 +515,9 @@ void link_slot_failed(struct shard *sh, struct ack_slot *s)
     /* Never acknowledged: the client keeps the message and sends it again on its next connection.
      */
     s->ready = true;
+    if (s->type == MQTT_CONNACK) {
+        s->link->orderly = true; /* its CONNECT was not taken, nor was the will */
+    }
     link_close(sh, s->link, RC_IMPLEMENTATION_SPECIFIC, "the store did not take a change");
 }
 

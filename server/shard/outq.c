@@ -364,6 +364,13 @@ static void let_go(const struct client *c, struct out_msg *o)
     }
 }
 
+/* What waits cannot go on, and nothing may come to try again: its client comes again. */
+static bool starve(struct shard *sh, const struct client *c)
+{
+    link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
+    return false;
+}
+
 /* Sends one message in flight; false: stop (no memory, the link is being closed). */
 static bool send_one(struct shard *sh, struct client *c, struct out_msg *o)
 {
@@ -438,7 +445,7 @@ static bool record_id(struct shard *sh, struct client *c, struct out_msg *o)
     op->seq = o->seq;
     op->packet_id = o->packet_id;
     if (o->qos == 2) {
-        if (!ticket_wait(&sh->lazy->part[0], c, o)) {
+        if (!ticket_lazy_wait(sh, c, o)) {
             return false;
         }
         move_to(o, OUT_WAIT_STORE);
@@ -523,14 +530,14 @@ static bool pump_queue(struct shard *sh, struct client *c)
     out_list_remove(&q->queue, o);
     if (!enter_flight(q, o)) {
         list_prepend(&q->queue, o);
-        return false;
+        return starve(sh, c);
     }
     if (!record_id(sh, c, o)) {
         outq_leave_flight(q, o);
         q->inflight_bytes -= o->payload;
         o->packet_id = 0;
         list_prepend(&q->queue, o);
-        return false;
+        return starve(sh, c);
     }
     if (o->state == OUT_QUEUED) {
         move_to(o, wait_state(o));
@@ -631,36 +638,47 @@ bool outq_has_room(const struct shard *sh, const struct client *c, const struct 
     return c->out == NULL || queue_has_room(sh, c->out, m);
 }
 
-/* The entry and, where it has one, its packet id, in the publish's ticket. */
-static void record_entry(struct shard *sh, struct client *c, struct out_msg *o,
+/* The entry and, where it has one, its packet id, in the publish's ticket. False: no memory, and
+ * the ticket is refused. */
+static bool record_entry(struct shard *sh, struct client *c, struct out_msg *o,
                          struct ticket_part *part)
 {
     struct store_op *op;
 
     o->seq = ++c->out->next_seq;
     op = ticket_op(part, ST_ENTRY_PUT);
-    if (op != NULL) {
-        op->session = client_session(c);
-        op->seq = o->seq;
-        op->body = o->msg->body_id;
-        op->packet_id = o->packet_id;
-        op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
-        op->number = o->extra == NULL || o->extra->nids == 0 ? 0
-                     : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
-                                                             : o->extra->ids[0];
-        op->expires_ms = o->msg->expires_ms;
-        op->group =
-            o->extra == NULL || o->extra->group == 0 ? 0 : share_mark(sh, c, o->extra->group);
+    if (op == NULL || !ticket_wait(part, c, o)) {
+        return false;
     }
-    if (ticket_wait(part, c, o) && o->qos == 2 && o->packet_id != 0) {
+    op->session = client_session(c);
+    op->seq = o->seq;
+    op->body = o->msg->body_id;
+    op->packet_id = o->packet_id;
+    op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
+    op->number = o->extra == NULL || o->extra->nids == 0 ? 0
+                 : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
+                                                         : o->extra->ids[0];
+    op->expires_ms = o->msg->expires_ms;
+    op->group = o->extra == NULL || o->extra->group == 0 ? 0 : share_mark(sh, c, o->extra->group);
+    if (o->qos == 2 && o->packet_id != 0) {
         move_to(o, OUT_WAIT_STORE);
+    }
+    return true;
+}
+
+/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
+static void lose(struct shard *sh, struct client *c, struct ticket_part *part)
+{
+    drop(sh, c, METRIC_DROPPED_MEMORY);
+    if (part != NULL) {
+        ticket_refuse(part);
     }
 }
 
 static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
                                struct encode *e)
 {
-    bool kept = d != NULL && d->part != NULL && c->durable && c->stored;
+    struct ticket_part *part = c->durable && c->stored && d != NULL ? d->part : NULL;
     struct outq *q = outq_of(sh, c);
     bool behind;
     bool direct;
@@ -668,10 +686,10 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     struct out_msg *o;
 
     if (q == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
+        lose(sh, c, part);
         return;
     }
-    behind = kept && spill_is_wanted(sh, c);
+    behind = part != NULL && spill_is_wanted(sh, c);
     direct = !behind && q->queue.first == NULL && can_send(sh, c) && flight_has_room(sh, q);
     if (!direct && !queue_has_room(sh, q, e->msg)) {
         drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
@@ -679,7 +697,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     }
     o = outq_create(sh, q, e);
     if (o == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
+        lose(sh, c, part);
         return;
     }
     if (direct && !enter_flight(q, o)) {
@@ -688,26 +706,24 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     }
     /* The usual case: last in flight, and the first this connection has not seen. */
     at_once = direct && q->resend == o && q->counted < q->window;
-    if (!(at_once && goes_once(c, e->group)) && !outq_hold(o, e)) {
+    if ((!(at_once && goes_once(c, e->group)) && !outq_hold(o, e)) ||
+        (part != NULL && !record_entry(sh, c, o, part))) {
         if (direct) {
             outq_leave_flight(q, o);
         }
         outq_destroy(sh, q, o);
-        drop(sh, c, METRIC_DROPPED_MEMORY);
+        lose(sh, c, part);
         return;
     }
     if (!direct) {
         out_list_append(behind ? &q->disk.fresh : &q->queue, o);
     }
-    if (kept) {
-        record_entry(sh, c, o, d->part);
-    }
     if (direct && o->state == OUT_QUEUED) {
         move_to(o, wait_state(o));
     }
     if (!at_once || o->state == OUT_WAIT_STORE) {
-        if (kept) {
-            ticket_urgent(d->part);
+        if (part != NULL) {
+            ticket_urgent(part);
         }
         return;
     }
@@ -795,13 +811,15 @@ static bool may_move(const struct out_msg *o, bool session_ends)
     return !o->sent || (session_ends && o->qos == 1);
 }
 
-/* Moves one message of a list on; it is gone afterwards. */
+/* Moves one message of a list on; it is gone afterwards, if there is memory. */
 static void move_on(struct shard *sh, struct client *c, struct out_list *l, struct out_msg *o)
 {
     struct outq *q = c->out;
 
     ticket_keep(o); /* before its ticket vanishes as if it had been acknowledged */
-    share_move(sh, c, o);
+    if (!share_move(sh, c, o)) {
+        return;
+    }
     if (l == &q->inflight) {
         outq_done(sh, c, o);
         return;
@@ -880,24 +898,24 @@ void outq_done(struct shard *sh, struct client *c, struct out_msg *o)
 
 void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
 {
-    struct store_op *op;
+    const bool kept = sh->keeps && o->seq != 0;
+    struct store_op *op = kept ? ticket_lazy(sh, ST_ENTRY_STEP) : NULL;
 
+    if (kept && op == NULL) { /* it is sent again, and PUBREC comes again */
+        (void)starve(sh, c);
+        return;
+    }
     move_to(o, OUT_WAIT_PUBCOMP);
     unaccount_bytes(sh, c->out, o);
     if (o->msg != NULL) {
         message_unref(o->msg);
         o->msg = NULL;
     }
-    if (!sh->keeps || o->seq == 0) {
+    if (!kept) {
         link_ack(sh, c->link, MQTT_PUBREL, o->packet_id, RC_SUCCESS);
         return;
     }
     /* The step has to be on disk before PUBREL: else a crash would send the PUBLISH again. */
-    op = ticket_lazy(sh, ST_ENTRY_STEP);
-    if (op == NULL) {
-        link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
-        return;
-    }
     op->session = client_session(c);
     op->seq = o->seq;
     op->packet_id = o->packet_id;
@@ -909,6 +927,33 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
 void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)
 {
     if (o->state == OUT_WAIT_STORE) {
+        move_to(o, OUT_WAIT_PUBREC);
+    }
+    spill_settle(sh, c);
+    outq_pump(sh, c);
+}
+
+void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool comes_again)
+{
+    struct outq *q = c->out;
+    const bool flies = o->packet_id != 0;
+    /* Those are in the order of their numbers, behind all others. */
+    const bool is_fresh =
+        !flies && q->disk.fresh.first != NULL && o->seq >= q->disk.fresh.first->seq;
+    struct out_list *l = is_fresh ? &q->disk.fresh : &q->queue;
+
+    o->seq = 0; /* the store has no entry of it */
+    if (comes_again && !o->sent) {
+        if (flies) {
+            outq_leave_flight(q, o);
+        } else {
+            out_list_remove(l, o);
+        }
+        outq_destroy(sh, q, o);
+    } else if (is_fresh) { /* never part of the disk: it does not wait for what is there */
+        out_list_remove(l, o);
+        out_list_append(&q->queue, o);
+    } else if (o->state == OUT_WAIT_STORE) {
         move_to(o, OUT_WAIT_PUBREC);
     }
     spill_settle(sh, c);

@@ -141,6 +141,15 @@ static struct replay_set *set_of(struct shard *sh, struct client *c)
     return s;
 }
 
+/* Its client subscribes again on its next connection. */
+static void lose(struct shard *sh, struct client *c, int64_t n)
+{
+    shard_count(sh, METRIC_DROPPED_MEMORY, n);
+    if (c->link != NULL) {
+        link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
+    }
+}
+
 void replay_start(struct shard *sh, struct client *c, struct replay *list)
 {
     struct replay_set *s;
@@ -150,7 +159,7 @@ void replay_start(struct shard *sh, struct client *c, struct replay *list)
     }
     s = set_of(sh, c);
     if (s == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        lose(sh, c, 1);
         replay_cancel_list(list);
         return;
     }
@@ -276,7 +285,8 @@ static struct batch *batch_create(struct shard *sh, struct replay_set *s, struct
 }
 
 /* The message with its body; a reference of its own. NULL: none to send. */
-static struct message *with_body(struct shard *sh, struct message *m, const struct store_kept *k)
+static struct message *with_body(struct shard *sh, struct client *c, struct message *m,
+                                 const struct store_kept *k)
 {
     struct message *whole;
 
@@ -293,7 +303,7 @@ static struct message *with_body(struct shard *sh, struct message *m, const stru
     whole =
         message_create(message_topic(m), m->topic_n, k->data.p, k->data.n, k->props.p, k->props.n);
     if (whole == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        lose(sh, c, 1);
         return NULL;
     }
     whole->qos = m->qos;
@@ -328,7 +338,7 @@ static void batch_send(struct shard *sh, struct replay_set *s)
         struct message *m = b->msg[b->at];
         const bool gone = (m->expires_ms != 0 && m->expires_ms <= sh->now_ms) ||
                           !retained_is_current(sh->b->retained, m);
-        struct message *whole = gone ? NULL : with_body(sh, m, k);
+        struct message *whole = gone ? NULL : with_body(sh, s->client, m, k);
 
         k += m->is_stub;
         if (whole != NULL) {
@@ -390,7 +400,7 @@ static void find_more(struct shard *sh, struct replay_set *s)
         if (s->batch != NULL) {
             return;
         }
-        shard_count(sh, METRIC_DROPPED_MEMORY, (int64_t)n);
+        lose(sh, s->client, (int64_t)n);
     } else {
         for (size_t i = 0; i < n; i++) {
             send_one(sh, s->client, s->first, v[i]);

@@ -321,7 +321,9 @@ enum store_rc shards_restore(struct broker_shared *b, struct restored *out)
     if (r.batch != NULL && !flush_retained(&r) && rc == ST_OK) {
         rc = ST_NOMEM;
     }
-    for (uint64_t i = 0; i < r.n; i++) {
+    /* Of a part nothing may be concluded, and nothing stored: a session whose end goes on would
+     * seem to have nothing to hand on. */
+    for (uint64_t i = 0; rc == ST_OK && i < r.n; i++) {
         client_restored(r.v[i].shard, r.v[i].client, &r.v[i].times);
     }
     for (unsigned i = 0; i < b->nshards; i++) {

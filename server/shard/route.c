@@ -129,18 +129,18 @@ static void fill_origin(struct ticket *t, const struct route *r)
 }
 
 /* The retained record, before the ticket of its publish, in the order of numbers (under the
- * stripe's lock). */
-static void keep_retained(struct shard *sh, struct message *m)
+ * stripe's lock). False: no memory. */
+static bool keep_retained(struct shard *sh, struct message *m)
 {
     struct ticket *t;
     struct store_op *op;
 
     if (!sh->keeps || sys_topic_begins(span_of(message_topic(m), m->topic_n), SYS_TOPIC_PREFIX)) {
-        return; /* $SYS is never stored */
+        return true; /* $SYS is never stored */
     }
     t = ticket_create(sh, 1, 1);
     if (t == NULL) {
-        return;
+        return false;
     }
     op = ticket_op(&t->part[0], m->payload_n == 0 ? ST_RETAINED_DEL : ST_RETAINED_PUT);
     if (op != NULL) {
@@ -156,6 +156,34 @@ static void keep_retained(struct shard *sh, struct message *m)
         t->retained = m->payload_n > 0 && kept_on_disk(sh, m);
     }
     ticket_finish(&t->part[0]);
+    return op != NULL;
+}
+
+/* Into the index, and to the store. t: of its publish, NULL: none. */
+static void retain(struct shard *sh, struct retained_stripe *stripe, struct message *m,
+                   struct ticket *t)
+{
+    struct ticket_part *part = t == NULL ? NULL : &t->part[0];
+
+    switch (retained_put(stripe, m)) {
+    case RETAINED_SET:
+    case RETAINED_CHANGED:
+    case RETAINED_CLEARED:
+    case RETAINED_NOTHING:
+        if (!keep_retained(sh, m)) {
+            delivery_lost(sh, part, 1);
+        }
+        break;
+    case RETAINED_FULL:
+        part = NULL; /* the limits are known: taken, and not retained */
+        __attribute__((fallthrough));
+    case RETAINED_NOMEM:
+        delivery_lost(sh, part, 1);
+        log_limited(sh->b->log, LOGL_WARNING, LOGR_MEMORY,
+                    "a retained message was not kept: max_retained_messages, "
+                    "max_retained_bytes or memory");
+        break;
+    }
 }
 
 static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
@@ -167,6 +195,7 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
     }
     r->ticketed = true;
     if (r->link != NULL) {
+        t->comes_again = true;
         t->slot = link_slot(sh, r->link, r->msg->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, r->packet_id,
                             r->matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS, NULL, 0);
     }
@@ -176,6 +205,15 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
         e->ticket = t;
         t->inbound = &r->publisher->in_ids;
         t->inbound_id = r->packet_id;
+    }
+}
+
+/* A part that goes nowhere; NULL is fine. */
+static void finish_part(struct shard *sh, struct ticket_part *part)
+{
+    if (part != NULL) {
+        part->shard = sh;
+        ticket_finish(part);
     }
 }
 
@@ -206,12 +244,8 @@ static void send_to(struct shard *sh, struct route *r, struct match *match, uint
     }
     d = own(r) ? delivery_create(r->msg, match, target, part) : NULL;
     if (d == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-        if (part != NULL) {
-            atomic_store_explicit(&part->ticket->failed, true, memory_order_relaxed);
-            part->shard = sh;
-            ticket_finish(part);
-        }
+        delivery_lost(sh, part, 1);
+        finish_part(sh, part);
         return;
     }
     if (to == sh) {
@@ -227,7 +261,8 @@ static void send_groups(struct shard *sh, struct route *r, const struct match *m
                         bool own_by_mail)
 {
     if (!own(r)) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        assert(t == NULL); /* else it is our own already */
+        delivery_lost(sh, NULL, 1);
         return;
     }
     for (uint32_t i = 0; i < target->count; i++) {
@@ -241,7 +276,10 @@ static void send_groups(struct shard *sh, struct route *r, const struct match *m
                 }
                 part = &t->part[(*next_part)++];
             }
-            share_dispatch(sh, g, r->msg, part, own_by_mail);
+            if (!share_dispatch(sh, g, r->msg, part, own_by_mail)) {
+                delivery_lost(sh, part, 1);
+                finish_part(sh, part);
+            }
         }
     }
 }
@@ -250,8 +288,7 @@ static void send_groups(struct shard *sh, struct route *r, const struct match *m
 static void finish_rest(struct shard *sh, struct ticket *t, uint32_t next_part)
 {
     for (; t != NULL && next_part < t->nparts; next_part++) {
-        t->part[next_part].shard = sh;
-        ticket_finish(&t->part[next_part]);
+        finish_part(sh, &t->part[next_part]);
     }
 }
 
@@ -369,21 +406,7 @@ bool route_publish(struct shard *sh, struct route *r)
     m = r->msg;
     m->body_id = t != NULL && t->nparts > 1 ? shard_body_id(sh) : 0;
     if (retained) {
-        switch (retained_put(stripe, m)) {
-        case RETAINED_SET:
-        case RETAINED_CHANGED:
-        case RETAINED_CLEARED:
-        case RETAINED_NOTHING:
-            keep_retained(sh, m);
-            break;
-        case RETAINED_FULL:
-        case RETAINED_NOMEM:
-            shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-            log_limited(sh->b->log, LOGL_WARNING, LOGR_MEMORY,
-                        "a retained message was not kept: max_retained_messages, "
-                        "max_retained_bytes or memory");
-            break;
-        }
+        retain(sh, stripe, m, t);
     }
     if (t != NULL) {
         t->unsent = !retained; /* else it leaves with the stripe's lock held */

@@ -194,23 +194,22 @@ static void share_mail(struct shard *sh, struct post_item *m)
     deliver(sh, d);
 }
 
-void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
+bool share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
                     struct ticket_part *part, bool own_by_mail)
 {
     struct share_delivery *d = delivery_for(sh, m, share_group_id(g), part);
     unsigned shard = sh->index;
 
-    if (d == NULL || !shares_pick(g, &shard)) {
+    if (d == NULL) {
+        return false;
+    }
+    if (!shares_pick(g, &shard)) {
         shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
         if (part != NULL) {
             part->shard = sh;
         }
-        if (d != NULL) {
-            finish(d);
-        } else if (part != NULL) {
-            ticket_finish(part);
-        }
-        return;
+        finish(d);
+        return true;
     }
     if (shard == sh->index && !own_by_mail) {
         if (part != NULL) {
@@ -220,6 +219,7 @@ void share_dispatch(struct shard *sh, struct share_group *g, struct message *m,
     } else {
         send_to(sh, d, shard);
     }
+    return true;
 }
 
 /* ---- members that go ---- */
@@ -271,17 +271,18 @@ struct share_moves {
     uint32_t pending;        /* moves that are not answered yet */
     uint32_t refs;           /* of these, its queue, pages to come, share_end()'s */
     bool ends;               /* the last one to go stores the end */
+    bool left;               /* a move was refused: its entry is on disk, in no list of ours */
 };
 
 static void leaving_begin(struct shard *sh, struct leaving *l);
 
-/* Its session has it already, or gets it. NULL: nothing of it is stored; or no memory, then the end
- * does not wait. */
+/* A stored session has it already, or gets it. NULL: no memory. */
 static struct share_moves *moves_of(struct client *c)
 {
     struct outq *q = c->out;
 
-    if (q->moves == NULL && c->stored) {
+    assert(c->stored);
+    if (q->moves == NULL) {
         q->moves = malloc(sizeof(*q->moves));
         if (q->moves != NULL) {
             *q->moves = (struct share_moves){.session = client_session(c), .client = c, .refs = 1};
@@ -328,6 +329,7 @@ void share_moved(struct shard *sh, struct share_moves *mv, bool stored)
 {
     struct leaving *l = mv->waiting;
 
+    mv->left = mv->left || !stored;
     if (--mv->pending == 0 && l != NULL) {
         mv->waiting = NULL;
         leaving_begin(sh, l);
@@ -364,39 +366,68 @@ static struct ticket *ticket_for_move(struct shard *sh, struct share_moves *mv, 
     return t;
 }
 
-void share_move(struct shard *sh, struct client *c, struct out_msg *o)
+/* The move does not happen. */
+static void cancel_move(struct shard *sh, struct ticket *t)
+{
+    ticket_refuse(&t->part[0]);
+    t->part[1].shard = sh;
+    ticket_finish(&t->part[1]);
+    ticket_finish(&t->part[0]);
+}
+
+/* The message on its way as a copy, its entry in one unit with it. False: no memory. */
+static bool move_kept(struct shard *sh, struct client *c, struct out_msg *o, struct share_group *g)
+{
+    const bool reported = o->wait == NULL || o->seq == 0;
+    struct share_moves *mv = c->stored ? moves_of(c) : NULL;
+    struct message *m;
+    struct ticket *t;
+    bool sent;
+
+    if ((c->stored && mv == NULL) || (!reported && !ticket_may_move(o))) {
+        return false;
+    }
+    m = copy_of(sh, o->msg);
+    t = m == NULL ? NULL : ticket_for_move(sh, mv, client_session(c), o->seq, m);
+    /* By mail always: this runs in the middle of a session's end. */
+    sent = t != NULL && share_dispatch(sh, g, m, &t->part[1], true);
+    if (m != NULL) {
+        message_unref(m);
+    }
+    if (!sent) {
+        if (t != NULL) {
+            cancel_move(sh, t);
+        }
+        return false;
+    }
+    if (reported) {
+        ticket_finish(&t->part[0]);
+    } else {
+        ticket_move(o, t);
+    }
+    o->seq = 0; /* its entry goes with the move */
+    return true;
+}
+
+bool share_move(struct shard *sh, struct client *c, struct out_msg *o)
 {
     struct share_group *g = shares_find(sh->b->shares, o->extra->group);
-    const bool reported = o->wait == NULL || o->seq == 0;
-    struct message *m = o->msg;
-    struct ticket *t = NULL;
 
     if (g == NULL || sh->ending) {
         shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
-        return;
+        return true;
     }
-    if (sh->keeps && o->qos > 0) {
-        m = copy_of(sh, m);
-        t = m == NULL ? NULL : ticket_for_move(sh, moves_of(c), client_session(c), o->seq, m);
-        if (t == NULL) {
-            shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-            if (m != NULL) {
-                message_unref(m);
-            }
-            return;
-        }
+    if (sh->keeps && o->qos > 0 ? move_kept(sh, c, o, g)
+                                : share_dispatch(sh, g, o->msg, NULL, true)) {
+        return true;
     }
-    /* By mail always: this runs in the middle of a session's end. */
-    share_dispatch(sh, g, m, t == NULL ? NULL : &t->part[1], true);
-    if (t != NULL) {
-        if (reported) {
-            ticket_finish(&t->part[0]);
-        } else {
-            ticket_move(o, t);
-        }
-        o->seq = 0; /* its entry goes with the move */
-        message_unref(m);
+    if (c->out->moves != NULL) {
+        c->out->moves->ends = false; /* the next start goes on with it */
     }
+    if (c->dying && o->seq == 0) { /* and nobody with what is not stored */
+        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+    }
+    return false;
 }
 
 /* ---- members that go, and what they have on disk ---- */
@@ -506,17 +537,19 @@ static void move_stored(struct shard *sh, const struct leaving *l, const struct 
     }
     m = spill_message(e);
     if (m == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
+        l->moves->ends = false; /* the next start goes on with it */
         return;
     }
     m->retain = (e->flags & 4) != 0;
     m->body_id = shard_body_id(sh); /* its body is another: the old one goes with the session */
     t = ticket_for_move(sh, l->moves, l->moves->session, e->seq, m);
-    if (t == NULL) {
-        shard_count(sh, METRIC_DROPPED_MEMORY, 1);
-    } else {
-        share_dispatch(sh, g, m, &t->part[1], true);
+    if (t != NULL && share_dispatch(sh, g, m, &t->part[1], true)) {
         ticket_finish(&t->part[0]);
+    } else {
+        l->moves->ends = false; /* likewise */
+        if (t != NULL) {
+            cancel_move(sh, t);
+        }
     }
     message_unref(m);
 }
@@ -565,8 +598,10 @@ static void move_stored_pages(struct shard *sh, const struct client *c, struct s
         return;
     }
     mv->refs++;
-    *l = (struct leaving){
-        .shard = sh, .moves = mv, .from = c->out->disk.from, .to = c->out->disk.to};
+    *l = (struct leaving){.shard = sh,
+                          .moves = mv,
+                          .from = mv->left ? 0 : c->out->disk.from,
+                          .to = mv->left ? c->out->next_seq + 1 : c->out->disk.to};
     for (const struct sub *s = c->subs.first; s != NULL && l->n < c->nshared; s = s->owner_next) {
         if (s->shared) {
             const uint64_t id = filter_subs_id(s->filter);
@@ -580,21 +615,26 @@ static void move_stored_pages(struct shard *sh, const struct client *c, struct s
     }
 }
 
-struct share_moves *share_end(struct shard *sh, struct client *c)
+struct share_moves *share_end(struct shard *sh, struct client *c, bool *leaving)
 {
     struct outq *q = c->out;
     struct share_moves *mv;
     bool in_memory;
     bool on_disk;
 
+    *leaving = false;
     if (!sh->spills || sh->ending || !c->stored || q == NULL) {
         return NULL;
     }
     in_memory = c->nshared > 0 && q->inflight.count + q->queue.count + q->disk.fresh.count > 0;
-    on_disk = c->nshared > 0 && q->disk.count > 0;
-    mv = in_memory || on_disk ? moves_of(c) : q->moves;
-    if (mv == NULL || (mv->refs == 1 && !in_memory && !on_disk)) {
+    on_disk = c->nshared > 0 && (q->disk.count > 0 || (q->moves != NULL && q->moves->left));
+    *leaving = in_memory || on_disk || (q->moves != NULL && q->moves->refs > 1);
+    if (!*leaving) {
         return NULL; /* all that has been handed on is answered */
+    }
+    mv = moves_of(c);
+    if (mv == NULL) {
+        return NULL; /* no memory: the next start goes on with it */
     }
     mv->ends = true;
     mv->refs++;
@@ -604,9 +644,9 @@ struct share_moves *share_end(struct shard *sh, struct client *c)
     return mv;
 }
 
-void share_end_op(struct store_op *op, uint64_t session, const struct share_moves *leaving)
+void share_end_op(struct store_op *op, uint64_t session, bool leaving)
 {
-    if (leaving == NULL) {
+    if (!leaving) {
         *op = (struct store_op){.kind = ST_SESSION_END, .session = session};
         return;
     }
@@ -624,6 +664,7 @@ bool share_join(struct shard *sh, struct client *c, struct sub *sub, struct span
                                         (const char *)filter.p, filter.n, sh->index);
 
     if (g == NULL) {
+        sub->shared = false; /* it did not join, and has nothing to leave */
         return false;
     }
     c->nshared++;

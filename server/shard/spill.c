@@ -159,8 +159,9 @@ void spill_read(struct shard *sh, struct client *c)
         return;
     }
     m = calloc(1, sizeof(*m));
-    if (m == NULL) {
-        return; /* asked again by the next pump */
+    if (m == NULL) { /* nothing may come to ask again: its client comes again */
+        link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
+        return;
     }
     m->shard = sh;
     m->client = c;
@@ -195,26 +196,30 @@ struct message *spill_message(const struct store_entry *e)
 }
 
 /* The subscription identifiers of a message that matched several subscriptions, as they are now:
- * into the shard's scratch. */
-static uint32_t several_ids(struct shard *sh, const struct client *c, const struct message *m)
+ * *n into the shard's scratch. False: no memory. */
+static bool several_ids(struct shard *sh, const struct client *c, const struct message *m,
+                        uint32_t *n)
 {
     struct match *match = match_cache_get(sh->cache, message_topic(m), m->topic_n);
-    uint32_t n = 0;
 
+    *n = 0;
     for (uint32_t t = 0; match != NULL && t < match->ntargets; t++) {
         const struct match_target *target = &match->targets[t];
-        if (target->shard != sh->index || !shard_ids_room(sh, target->count)) {
+        if (target->shard != sh->index) {
             continue;
+        }
+        if (!shard_ids_room(sh, target->count)) {
+            return false;
         }
         for (uint32_t i = 0; i < target->count; i++) {
             struct sub *s =
                 subscribers_of_owner(sh->subs, (uintptr_t)c, match_ids(match)[target->first + i]);
             if (s != NULL && s->id != 0) {
-                sh->ids[n++] = s->id;
+                sh->ids[(*n)++] = s->id;
             }
         }
     }
-    return n;
+    return match != NULL;
 }
 
 /* One entry back into memory; false: no memory, the rest stays on disk. */
@@ -231,13 +236,14 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
                         .qos = e->flags & 3,
                         .retain = (e->flags & 4) != 0};
     struct out_msg *o;
+    bool ok = m != NULL;
     uint64_t bytes;
 
-    if (m != NULL && id == SUB_IDS_SEVERAL) {
-        as.nids = several_ids(sh, c, m);
+    if (ok && id == SUB_IDS_SEVERAL) {
+        ok = several_ids(sh, c, m, &as.nids);
         as.ids = sh->ids;
     }
-    o = m == NULL ? NULL : outq_create(sh, q, &as);
+    o = ok ? outq_create(sh, q, &as) : NULL;
     if (o != NULL) {
         (void)outq_hold(o, &as); /* it is not lent */
     }
@@ -249,21 +255,19 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
     }
     o->seq = e->seq;
     o->sent = o->qos == 1 && e->seq < q->disk.maybe_sent_to;
+    if (e->packet_id == 0) {
+        q->disk.inflight = false; /* ids are given out in order: there are no more */
+        out_list_append(&q->queue, o);
+    } else if (!outq_put_inflight(q, o, e->packet_id, (e->step & 1) != 0)) {
+        outq_destroy(sh, q, o);
+        return false;
+    }
     /* It was accounted while on disk. */
     bytes = o->bytes < q->disk.bytes ? o->bytes : q->disk.bytes;
     q->disk.bytes -= bytes;
     q->bytes -= bytes;
     shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)bytes);
     shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
-    if (e->packet_id == 0) {
-        q->disk.inflight = false; /* ids are given out in order: there are no more */
-        out_list_append(&q->queue, o);
-        return true;
-    }
-    if (!outq_put_inflight(q, o, e->packet_id, (e->step & 1) != 0)) {
-        outq_destroy(sh, q, o);
-        return false;
-    }
     return true;
 }
 

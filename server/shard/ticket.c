@@ -127,10 +127,16 @@ struct ticket *ticket_create(struct shard *origin, uint32_t nparts, uint32_t nop
     return t;
 }
 
-static void ticket_fail(struct ticket *t)
+void ticket_refuse(struct ticket_part *p)
 {
+    assert(p->ticket != p->shard->lazy); /* others' answers wait for that */
     /* relaxed: read by the shard that finishes last, ordered by `open`. */
-    atomic_store_explicit(&t->failed, true, memory_order_relaxed);
+    atomic_store_explicit(&p->ticket->failed, true, memory_order_relaxed);
+}
+
+bool ticket_is_refused(const struct ticket *t)
+{
+    return atomic_load_explicit(&t->failed, memory_order_relaxed);
 }
 
 static bool ops_grow(struct ticket_part *p)
@@ -163,30 +169,50 @@ struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind)
     struct store_op *op = op_append(p);
 
     if (op == NULL) {
-        ticket_fail(p->ticket);
+        ticket_refuse(p);
         return NULL;
     }
     *op = (struct store_op){.kind = kind};
     return op;
 }
 
-struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n)
+/* NULL: no memory. */
+static void *copy_room(struct ticket *t, size_t n)
 {
-    struct ticket *t = p->ticket;
     struct ticket_copy *c = malloc(sizeof(*c) + n);
 
-    assert(p == &t->part[0]);
     if (c == NULL) {
-        ticket_fail(t);
-        return (struct store_bytes){NULL, 0};
-    }
-    if (n > 0) {
-        memcpy(c->data, data, n);
+        return NULL;
     }
     c->next = t->copies;
     t->copies = c;
     t->has_more = true;
-    return (struct store_bytes){c->data, n};
+    return c->data;
+}
+
+void *ticket_room(struct ticket_part *p, size_t n)
+{
+    void *room;
+
+    assert(p == &p->ticket->part[0]);
+    room = copy_room(p->ticket, n);
+    if (room == NULL) {
+        ticket_refuse(p);
+    }
+    return room;
+}
+
+struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n)
+{
+    void *copy = ticket_room(p, n);
+
+    if (copy == NULL) {
+        return (struct store_bytes){NULL, 0};
+    }
+    if (n > 0) {
+        memcpy(copy, data, n);
+    }
+    return (struct store_bytes){copy, n};
 }
 
 void ticket_body(struct ticket_part *p, const struct message *m)
@@ -458,7 +484,7 @@ static void submit(struct ticket *t, struct shard *sh)
 {
     enum store_rc rc = ST_OK;
 
-    if (atomic_load_explicit(&t->failed, memory_order_relaxed) || !gather(t)) {
+    if (ticket_is_refused(t) || !gather(t)) {
         rc = ST_NOMEM;
     } else {
         shard_count(sh, METRIC_STORE_UNITS, 1);
@@ -625,7 +651,7 @@ static void vanish(struct shard *sh, struct ticket *t)
 {
     uint32_t state = atomic_load_explicit(&t->state, memory_order_relaxed);
 
-    if (atomic_load_explicit(&t->failed, memory_order_relaxed)) {
+    if (ticket_is_refused(t)) {
         return; /* an entry may be missing in the count; it is answered as failed */
     }
     do {
@@ -820,12 +846,12 @@ void ticket_send(struct shard *sh, struct ticket_part *p, struct message *m, uin
 
 /* ---- waiting messages ---- */
 
-bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
+/* False: no memory. */
+static bool wait_add(struct ticket_part *p, struct client *c, struct out_msg *o)
 {
     struct out_wait *w = !p->late_here && p->wait.part == NULL ? &p->wait : malloc(sizeof(*w));
 
     if (w == NULL) {
-        ticket_fail(p->ticket);
         return false;
     }
     *w = (struct out_wait){.next = p->waiting, .part = p, .client = c, .out = o};
@@ -835,6 +861,15 @@ bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
     p->waiting = w;
     p->nlive++;
     o->wait = w;
+    return true;
+}
+
+bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o)
+{
+    if (!wait_add(p, c, o)) {
+        ticket_refuse(p);
+        return false;
+    }
     return true;
 }
 
@@ -881,6 +916,34 @@ struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind)
         *op = (struct store_op){.kind = kind};
     }
     return op;
+}
+
+struct store_op *ticket_lazy_named(struct shard *sh, enum store_op_kind kind, const void *name,
+                                   size_t n)
+{
+    struct store_op *op = ticket_lazy(sh, kind);
+    void *copy;
+
+    if (op == NULL) {
+        return NULL;
+    }
+    copy = copy_room(sh->lazy, n);
+    if (copy == NULL) {
+        sh->lazy->part[0].nops--; /* without it; the others stay */
+        return NULL;
+    }
+    memcpy(copy, name, n);
+    op->name = (struct store_bytes){copy, n};
+    return op;
+}
+
+bool ticket_lazy_wait(struct shard *sh, struct client *c, struct out_msg *o)
+{
+    if (!wait_add(&sh->lazy->part[0], c, o)) {
+        sh->lazy->part[0].nops--; /* likewise */
+        return false;
+    }
+    return true;
 }
 
 static bool slots_room(struct ticket *t)
@@ -969,14 +1032,14 @@ static void lazy_del(struct shard *sh, uint64_t session, uint64_t seq)
     }
 }
 
-/* False: no memory. */
-static bool late_add(struct ticket_part *p, struct ticket_late what)
+/* Room for something behind the ticket of o, when o waits no more. False: no memory. */
+static bool late_room(const struct out_msg *o)
 {
+    struct ticket_part *p = o->wait->part;
     struct ticket_lates *l = p->lates;
 
-    if (!p->late_here && p->wait.part == NULL) {
-        p->late_here = true;
-        p->late = what;
+    /* Its own place, or one that is free already. */
+    if (o->wait == &p->wait || (!p->late_here && p->wait.part == NULL)) {
         return true;
     }
     if (l == NULL || l->n == l->cap) {
@@ -987,10 +1050,24 @@ static bool late_add(struct ticket_part *p, struct ticket_late what)
         }
         more->n = l == NULL ? 0 : more->n;
         more->cap = cap;
-        p->lates = l = more;
+        p->lates = more;
     }
-    l->v[l->n++] = what;
     return true;
+}
+
+/* late_room() has said yes. The message waits no more. */
+static void late_add(struct out_msg *o, struct ticket_late what)
+{
+    struct ticket_part *p = o->wait->part;
+
+    ticket_forget(o); /* first: that may make the place for it */
+    if (!p->late_here && p->wait.part == NULL) {
+        p->late_here = true;
+        p->late = what;
+    } else {
+        assert(p->lates != NULL && p->lates->n < p->lates->cap);
+        p->lates->v[p->lates->n++] = what;
+    }
 }
 
 static void run_late(struct shard *sh, const struct ticket_late *late)
@@ -1026,22 +1103,25 @@ void ticket_entry_del(struct shard *sh, const struct client *c, struct out_msg *
     }
     /* Its ticket has not been handed over: behind it, when the answer comes; or both vanish. No
      * memory: as in lazy_del(). */
-    ticket_forget(o); /* first: that may make the place for it */
-    (void)late_add(p, (struct ticket_late){.session = client_session(c), .seq = o->seq});
+    if (late_room(o)) {
+        late_add(o, (struct ticket_late){.session = client_session(c), .seq = o->seq});
+    } else {
+        ticket_forget(o);
+    }
     if (t->holds &&
         atomic_fetch_sub_explicit(&t->open, ONE_LIVE, memory_order_acq_rel) == ONE_LIVE) {
         vanish(sh, t);
     }
 }
 
+bool ticket_may_move(const struct out_msg *o)
+{
+    return late_room(o);
+}
+
 void ticket_move(struct out_msg *o, struct ticket *move)
 {
-    struct ticket_part *p = o->wait->part;
-
-    ticket_forget(o); /* first: that may make the place for it */
-    if (!late_add(p, (struct ticket_late){.move = move})) {
-        ticket_finish(&move->part[0]); /* a removal too early: after a crash it comes twice */
-    }
+    late_add(o, (struct ticket_late){.move = move});
 }
 
 /* ---- the answer, on each part's shard ---- */
@@ -1060,7 +1140,11 @@ static void origin_answered(struct shard *sh, struct ticket *t)
     if (t->inbound != NULL) {
         struct in_id *e = idset_find(t->inbound, t->inbound_id);
         assert(e != NULL && e->ticket == t);
-        e->ticket = NULL;
+        if (t->rc == ST_OK) {
+            e->ticket = NULL;
+        } else { /* the next PUBLISH of that id is no repeat: nothing was taken */
+            idset_remove(t->inbound, t->inbound_id);
+        }
     }
     if (t->retained && t->rc == ST_OK) {
         retained_move_out(sh->b->retained, t->part[0].msg);
@@ -1078,11 +1162,19 @@ static void origin_answered(struct shard *sh, struct ticket *t)
 
 static void part_stored(struct shard *sh, struct ticket_part *p)
 {
+    const struct ticket *t = p->ticket;
+    /* The first part's are steps of entries that the store has. */
+    const bool refused = t->rc != ST_OK && p != &t->part[0];
+
     while (p->waiting != NULL) {
         struct out_msg *o = p->waiting->out;
         struct client *c = p->waiting->client;
         ticket_forget(o);
-        outq_stored(sh, c, o);
+        if (refused) {
+            outq_refused(sh, c, o, t->comes_again);
+        } else {
+            outq_stored(sh, c, o);
+        }
     }
     if (p->late_here) {
         run_late(sh, &p->late);

@@ -11,9 +11,13 @@
  * Happy path: ticket_create, ticket_op..., ticket_finish(part) by every shard, done_all() on the
  * store's thread, mail to each shard that waits for something, last one frees. Parts go to a shard
  * and come back as lists, one item of mail for many: each points to one some places behind it, so
- * that what another core wrote is fetched before its turn. Failure: no memory
- * for an operation marks the ticket failed; it is finished all the same, never submitted, and its
- * answer never leaves (link_slot_failed).
+ * that what another core wrote is fetched before its turn.
+ *
+ * Failure: what has to be recorded and cannot be, for want of memory, wherever that is noticed,
+ * refuses the ticket (ticket_refuse()). It is finished all the same, never submitted, and its
+ * answer never leaves (link_slot_failed): who waits for it loses the connection and sends again. So
+ * what was not sent yet goes from the queues (outq_refused()). The turn's changes are many
+ * clients' and are never refused: an operation that cannot be added is left out alone.
  *
  * Held tickets: a QoS 1 message that all its receivers acknowledge soon needs no disk. Its ticket
  * stays with its origin for a moment (ticket_hold), in the order of publishing; when the last of
@@ -106,6 +110,8 @@ struct ticket {
     bool retained;             /* its message is a retained one that need not stay in memory */
     bool has_more : 1;         /* slots or copies */
     bool is_usual : 1;         /* in size: kept for the next one */
+    bool comes_again : 1;      /* its message, if the store does not take it; set before any part
+                                  is sent */
     struct shard *by;          /* by whom it is handed over, */
     uint64_t chain;            /* and in which of its chains; ordered by `state` */
     struct ack_slot *slot;     /* the answer that waits */
@@ -133,9 +139,13 @@ struct ticket *ticket_create(struct shard *origin, uint32_t nparts, uint32_t nop
 
 void ticket_free_spare(struct shard *sh); /* at the shard's end */
 
-/* Appends an operation to a part; NULL: no memory (the ticket is failed). */
+/* Something of the part cannot be recorded, or not be delivered: nothing of the ticket is. */
+void ticket_refuse(struct ticket_part *p);
+bool ticket_is_refused(const struct ticket *t);
+/* Appends an operation to a part; NULL: no memory (the ticket is refused). */
 struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind);
-/* Bytes kept for as long as the ticket lives; p is the origin's. */
+/* Bytes kept for as long as the ticket lives; p is the origin's. No memory: NULL, refused. */
+void *ticket_room(struct ticket_part *p, size_t n);
 struct store_bytes ticket_bytes(struct ticket_part *p, const void *data, size_t n);
 
 /* The body of m, which the part has to hold a reference to. */
@@ -152,7 +162,7 @@ void ticket_finish(struct ticket_part *p);
 void ticket_send(struct shard *sh, struct ticket_part *p, struct message *m, uint64_t filter);
 
 /* The message's entry belongs to this part: it waits until the store has answered. False: no
- * memory. */
+ * memory (the ticket is refused). */
 bool ticket_wait(struct ticket_part *p, struct client *c, struct out_msg *o);
 /* The message goes before its entry was reported: out of the list. */
 void ticket_forget(struct out_msg *o);
@@ -167,6 +177,8 @@ void ticket_urgent(struct ticket_part *p);
 /* The message's entry goes for another reason than its acknowledgement: its ticket cannot vanish.
  */
 void ticket_keep(const struct out_msg *o);
+/* There is memory for ticket_move(). */
+bool ticket_may_move(const struct out_msg *o);
 /*
  * The message moves to another session. `move` takes its entry away and puts the new one; its first
  * part is finished here, behind the answer to the ticket that puts the entry, so that a crash finds
@@ -187,6 +199,11 @@ void ticket_flush(struct shard *sh);
 
 /* An operation handed over at the turn's end. NULL: no memory, or a store that keeps nothing. */
 struct store_op *ticket_lazy(struct shard *sh, enum store_op_kind kind);
+/* Likewise, with a copy of the name. */
+struct store_op *ticket_lazy_named(struct shard *sh, enum store_op_kind kind, const void *name,
+                                   size_t n);
+/* The message waits for the operation just added. False: no memory, the operation is gone. */
+bool ticket_lazy_wait(struct shard *sh, struct client *c, struct out_msg *o);
 /* The answer leaves when the operation just added is durable; s may be NULL. */
 void ticket_lazy_slot(struct shard *sh, struct link *l, struct ack_slot *s);
 /* Hands over what the shard has gathered. */

@@ -18,6 +18,7 @@ void *__wrap_aligned_alloc(size_t align, size_t n);
 static _Thread_local unsigned left; /* allocations until the one that fails; 0: disarmed */
 static _Thread_local bool for_good;
 static _Thread_local bool struck;
+static _Thread_local bool is_held;
 
 static _Thread_local bool exempt; /* armed the others */
 static _Atomic long others_left;  /* as `left`; below 1: disarmed */
@@ -44,6 +45,11 @@ void fault_set_others(unsigned n)
     atomic_store(&others_left, (long)n);
 }
 
+void fault_hold(bool held)
+{
+    is_held = held;
+}
+
 bool fault_clear(void)
 {
     left = 0;
@@ -64,7 +70,7 @@ static bool is_due_elsewhere(void)
 
 static bool is_due(void)
 {
-    if (left == 0 || (left > 1 && left-- > 0)) {
+    if (left == 0 || is_held || (left > 1 && left-- > 0)) {
         return is_due_elsewhere();
     }
     if (!for_good) {

@@ -30,6 +30,9 @@ void fault_set_others(unsigned n);
 /* Disarms; whether an allocation was failed. */
 bool fault_clear(void);
 
+/* What the test itself does on this thread in between is not counted, or is again. */
+void fault_hold(bool held);
+
 /* For an allocator of a library that is linked dynamically (fault_lmdb.c): whether this one is to
  * fail. */
 bool fault_is_due(void);

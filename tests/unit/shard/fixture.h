@@ -38,7 +38,9 @@ static const char config_text[] = "listener 1883\n"
 
 /* ---- the broker ---- */
 
+#ifndef SHARDS
 #define SHARDS 2u /* for those that no thread turns */
+#endif
 
 struct fixture {
     struct broker_shared shared;
@@ -86,12 +88,13 @@ static inline void open_shards(struct fixture *f, unsigned n)
 /* Whose store is in the folder. */
 static inline void open_shards_in(struct fixture *f, unsigned n, const char *dir)
 {
-    const struct store_options o = {.dir = dir, .pace_us = 0};
+    const struct store_options o = {.dir = dir, .pace_us = 0, .ballast = 65536};
     struct store *store;
     char err[256];
 
     UNIT_NEED(store_open(&o, &store, err, sizeof(err)) == ST_OK);
     open_shards_on(f, n, store);
+    atomic_store(&f->shared.next_id, store_first_free_id(store));
     for (unsigned i = 0; i < n; i++) {
         f->shards[i]->spills = true;
     }
@@ -116,33 +119,44 @@ static void close_shards(struct fixture *f)
     config_free(&f->config);
 }
 
-/* A client whose CONNECT is followed by a SUBSCRIBE, unless n is 0; to the shard of its id. */
-static void give_session(struct fixture *f, int fd, const struct transport *tr, const char *id,
-                         bool clean, const struct subscribe_item *items, size_t n)
+/* A client whose first bytes are these, a CONNECT first; to the shard of its id. */
+static void give_bytes(struct fixture *f, int fd, const struct transport *tr, const uint8_t *bytes,
+                       size_t n)
 {
-    struct shard *sh = f->shards[broker_shard_of(&f->shared, span_str(id))];
     struct handover *h = calloc(1, sizeof(*h));
-    struct connect c = {.version = MQTT_3_1_1, .clean = clean, .client_id = span_str(id)};
     const char *why;
     struct frame frame;
 
     UNIT_NEED(h != NULL);
-    h->bytes = malloc(256);
+    h->bytes = malloc(n);
     UNIT_NEED(h->bytes != NULL);
-    h->bytes_n = h->connect_n = connect_encode(h->bytes, 128, &c);
-    UNIT_NEED(frame_next(span_of(h->bytes, h->bytes_n), 256, &frame, &why) == FRAME_OK);
+    memcpy(h->bytes, bytes, n);
+    h->bytes_n = n;
+    UNIT_NEED(frame_next(span_of(h->bytes, n), n, &frame, &why) == FRAME_OK);
+    h->connect_n = frame.total;
     UNIT_NEED(connect_decode(&h->connect, frame.body, &why) == DEC_OK);
-    if (n > 0) {
-        h->bytes_n +=
-            subscribe_encode(h->bytes + h->bytes_n, 128, MQTT_3_1_1, 1, SPAN_NULL, items, n);
-    }
     h->client_id = h->connect.client_id;
     h->listener = &f->listener;
     h->peer.family = AF_UNIX;
     h->stamp = ++f->stamp;
     atomic_fetch_add_explicit(&f->listener.connections, 1, memory_order_relaxed);
     conn_init(&h->conn, fd, tr);
-    shard_give(sh, h);
+    shard_give(f->shards[broker_shard_of(&f->shared, h->client_id)], h);
+}
+
+/* A client whose CONNECT is followed by a SUBSCRIBE, unless n is 0. */
+static inline void give_session(struct fixture *f, int fd, const struct transport *tr,
+                                const char *id, bool clean, const struct subscribe_item *items,
+                                size_t n)
+{
+    struct connect c = {.version = MQTT_3_1_1, .clean = clean, .client_id = span_str(id)};
+    uint8_t bytes[256];
+    size_t at = connect_encode(bytes, 128, &c);
+
+    if (n > 0) {
+        at += subscribe_encode(bytes + at, 128, MQTT_3_1_1, 1, SPAN_NULL, items, n);
+    }
+    give_bytes(f, fd, tr, bytes, at);
 }
 
 /* A clean session; filter may be NULL. */
@@ -157,8 +171,8 @@ static inline void give(struct fixture *f, int fd, const struct transport *tr, c
 /* ---- clients ---- */
 
 /* The client's end of its connection. */
-static int connect_session(struct fixture *f, const char *id, bool clean,
-                           const struct subscribe_item *items, size_t n)
+static inline int connect_session(struct fixture *f, const char *id, bool clean,
+                                  const struct subscribe_item *items, size_t n)
 {
     int pair[2];
 

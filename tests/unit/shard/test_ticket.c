@@ -60,10 +60,9 @@ static struct client *absent(struct bench *b, unsigned k, const char *filter)
     c->durable = true;
     c->stored = true;
     c->version = MQTT_3_1_1;
-    op = ticket_lazy(sh, ST_SESSION_PUT);
+    op = ticket_lazy_named(sh, ST_SESSION_PUT, c->id, c->id_n);
     UNIT_NEED(op != NULL);
     op->session = client_session(c);
-    op->name = ticket_bytes(&sh->lazy->part[0], c->id, c->id_n);
     UNIT_NEED(subscription_restore(sh, c, span_str(filter), 1, 0));
     return c;
 }
