@@ -165,6 +165,11 @@ static int64_t store_folds(const struct admin *a)
     return (int64_t)a->store.folds;
 }
 
+static int64_t store_lost(const struct admin *a)
+{
+    return (int64_t)a->store.lost;
+}
+
 static int64_t store_fold_us(const struct admin *a)
 {
     return (int64_t)a->store.fold_us;
@@ -307,6 +312,7 @@ static const struct row store_rows[] = {
     FROM_NUMBER("noctule/store/journal/records", store_backlog_records, "records not folded yet"),
     FROM_NUMBER("noctule/store/folds", store_folds, "folds of the journal into the state"),
     FROM_NUMBER("noctule/store/fold/last_us", store_fold_us, "how long the last fold took"),
+    FROM_NUMBER("noctule/store/lost", store_lost, "what a damaged store has lost at this start"),
     FROM_TEXT("noctule/store/health", store_health_text, "ok, full or failed"),
 };
 

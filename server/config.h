@@ -105,6 +105,7 @@ struct config {
 
     /* Store */
     bool persistence;
+    bool serve_damaged; /* persistence_damaged serve */
     enum config_durability durability; /* as written or the default; listeners[] has what counts */
     char *persistence_location;        /* NULL: the working directory */
     uint64_t persistent_client_expiration; /* seconds; 0: never */

@@ -427,6 +427,13 @@ static bool parse_durability(struct config_parser *p, const char *value,
     return true;
 }
 
+bool config_set_persistence_damaged(struct config_parser *p, char *value)
+{
+    p->c->serve_damaged = strcmp(value, "serve") == 0;
+    return p->c->serve_damaged || strcmp(value, "refuse") == 0 ||
+           config_fail(p, "has to be refuse or serve");
+}
+
 bool config_set_durability(struct config_parser *p, char *value)
 {
     return parse_durability(p, value, &p->c->durability);

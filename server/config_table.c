@@ -310,6 +310,18 @@ static const struct config_key store[] = {
      .offset = TEXT(persistence_location),
      .dflt_text = "the working directory",
      .help = "The directory of the store."},
+    {.name = "persistence_damaged",
+     .type = CONFIG_SPECIAL,
+     .flags = OURS,
+     .set = config_set_persistence_damaged,
+     .value = "refuse|serve",
+     .dflt_text = "refuse",
+     .help =
+         "What a start does with a damaged store. refuse: it ends with what is damaged, and "
+         "noctule-store check --repair saves what can be saved. serve: every start reads the "
+         "whole store, repairs it like that command where it is damaged, logs what is lost and "
+         "counts it in noctule/store/lost, and keeps the damaged files. Damage that is met later "
+         "ends the broker either way, with status 74."},
     {.name = "persistence_file",
      .type = CONFIG_STRING,
      .flags = NO_EFFECT,

@@ -87,6 +87,7 @@ bool config_set_bind_address(struct config_parser *p, char *value);
 bool config_set_socket_domain(struct config_parser *p, char *value);
 bool config_set_protocol(struct config_parser *p, char *value);
 bool config_set_accept_versions(struct config_parser *p, char *value);
+bool config_set_persistence_damaged(struct config_parser *p, char *value);
 bool config_set_durability(struct config_parser *p, char *value);
 bool config_set_listener_durability(struct config_parser *p, char *value);
 bool config_set_max_keepalive(struct config_parser *p, char *value);

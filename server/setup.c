@@ -208,9 +208,10 @@ static bool open_store(struct broker *br, const struct config *config)
     struct broker_shared *b = &br->shared;
     struct store_options o = {.dir = config->persistence_location,
                               .pace_us = STORE_PACE_US,
+                              .serve_damaged = config->serve_damaged,
                               .log = log_store,
                               .log_arg = b->log};
-    char err[512] = "out of memory";
+    char err[1024] = "out of memory";
 
     if (!config->persistence) {
         return store_open_memory(config->store_delay, &b->store) == ST_OK;

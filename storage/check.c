@@ -3,7 +3,9 @@
 
 #include "storage/bytes.h"
 #include "storage/durable.h"
+#include "storage/guard.h"
 #include "storage/queue.h"
+#include "storage/salvage.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -196,7 +198,7 @@ static int see_row(struct check *c, MDB_val key, MDB_val val)
 {
     struct queue_row r;
     struct queue_entry e;
-    int rc = queue_row_open(&r, key, val) ? 0 : MDB_CORRUPTED;
+    int rc = queue_row_open(&r, c->d->state.queue, key, val) ? 0 : MDB_CORRUPTED;
 
     while (rc == 0 && (rc = queue_row_next(&r, &e)) == 0) {
         rc = see_entry(c, &r, &e);
@@ -348,9 +350,10 @@ static int compare_times(struct check *c)
     }
     while ((rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
         const uint32_t when = key.mv_size == 4 ? get_be32(key.mv_data) : 0;
-        const uint64_t n = val.mv_size == 8 ? get_le64(val.mv_data) : 0;
+        uint64_t n = 0;
+        const bool valid = time_get(&c->d->state, key, val, &n);
         const uint64_t seen = take_times(c, &i, when);
-        if (key.mv_size != 4 || n != seen || n == 0) {
+        if (!valid || n != seen || n == 0) {
             breach(c, "second %u: says %llu entries, has %llu", when, (ull)n, (ull)seen);
         }
     }
@@ -416,8 +419,9 @@ static int see_inbound(struct check *c)
 
     while (rc == 0) {
         rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT);
-        if (rc == 0 && (key.mv_size != 10 || session_of(c, get_be64(key.mv_data)) == NULL)) {
-            breach(c, "a QoS 2 id is of no session");
+        if (rc == 0 && (!inbound_is_valid(&c->d->state, key, val) ||
+                        session_of(c, get_be64(key.mv_data)) == NULL)) {
+            breach(c, "a QoS 2 id is not valid or of no session");
         }
     }
     mdb_cursor_close(cur);
@@ -488,6 +492,9 @@ static int check_all(struct check *c)
     if (m.folding < m.folded) {
         breach(c, "state: folding %llu is below folded %llu", (ull)m.folding, (ull)m.folded);
     }
+    if (!c->d->state.old && state_check_rows(&c->d->state, c->txn) != 0) {
+        breach(c, "state: a table has not the rows that it had");
+    }
     c->strict = m.folding == m.folded;
     rc = check_tables(c);
     if (rc == 0) {
@@ -536,8 +543,7 @@ static const char *const kinds[ST_OP_KINDS] = {
     [ST_WILL_PUT] = "will",         [ST_WILL_DEL] = "will-del",
 };
 
-/* As text: what is not printable as \xHH, cut at 200 bytes. */
-static void quote(char *out, size_t cap, struct store_bytes b)
+void check_quote(char *out, size_t cap, struct store_bytes b)
 {
     size_t n = 0;
 
@@ -558,7 +564,7 @@ static void dump_op(struct check *c, const char *where, const struct store_op *o
     char name[1024];
     char line[2048];
 
-    quote(name, sizeof(name), op->name);
+    check_quote(name, sizeof(name), op->name);
     snprintf(line, sizeof(line),
              "%s %s session=%llu seq=%llu body=%llu id=%u flags=%u number=%u expires=%lld "
              "name=\"%s\" props=%zu payload=%zu%s",
@@ -665,7 +671,7 @@ static void dump_row(struct check *c, MDB_val key, MDB_val val)
     struct queue_row r;
     struct queue_entry e;
 
-    if (queue_row_open(&r, key, val)) {
+    if (queue_row_open(&r, c->d->state.queue, key, val)) {
         while (queue_row_next(&r, &e) == 0) {
             dump_entry(c, r.session, &e);
         }
@@ -732,6 +738,30 @@ int check_dump(const char *dir, check_line_fn fn, void *arg, char *err, size_t c
     scratch_free(&c.tmp);
     durable_detach(c.d);
     return rc == 0 ? 0 : -1;
+}
+
+int check_repair(const char *dir, check_line_fn fn, void *arg, char *err, size_t cap)
+{
+    struct salvage_loss loss;
+    int lock = -1;
+    int rc;
+
+    err[0] = '\0';
+    if (access(dir, F_OK) == 0) {
+        lock = env_lock(dir, err, cap);
+    } else {
+        snprintf(err, cap, "%s: %s", dir, strerror(errno));
+    }
+    if (lock < 0) {
+        return -1;
+    }
+    guard_start();
+    rc = salvage_look(dir, NULL, NULL, err, cap);
+    if (rc == 1) {
+        rc = salvage_run(dir, fn, arg, &loss, err, cap) ? 1 : -1;
+    }
+    close(lock);
+    return rc;
 }
 
 int check_copy(const char *dir, const char *to, char *err, size_t cap)

@@ -3,6 +3,7 @@
 #include "storage/durable.h"
 
 #include "storage/guard.h"
+#include "storage/salvage.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -31,13 +32,32 @@ void durable_log(const struct durable *d, int level, const char *fmt, ...)
     d->o.log(d->o.log_arg, level, text);
 }
 
+/* What can be done about a message that says what is damaged. */
+static void tell_remedy(const char *dir, char *text, size_t cap)
+{
+    const size_t n = strlen(text);
+
+    if (strstr(text, ": damaged: ") != NULL) {
+        snprintf(
+            text + n, cap - n,
+            "; 'noctule-store check --repair %s' saves what can be saved and says what is lost",
+            dir);
+    }
+}
+
 void durable_fail(struct durable *d, const char *file, int rc)
 {
     /* seq_cst, once: the store and fold threads may fail at the same time. */
     if (atomic_exchange(&d->failing, true)) {
         return;
     }
-    snprintf(d->trouble, sizeof(d->trouble), "%s: %s", file, mdb_strerror(rc));
+    if (rc == MDB_CORRUPTED || rc == MDB_NOTFOUND || rc == MDB_PAGE_NOTFOUND) {
+        snprintf(d->trouble, sizeof(d->trouble), "%s: damaged: a record is not as it was written",
+                 file);
+        tell_remedy(d->o.dir, d->trouble, sizeof(d->trouble));
+    } else {
+        snprintf(d->trouble, sizeof(d->trouble), "%s: %s", file, mdb_strerror(rc));
+    }
     /* release: partner of the acquire in durable_health(), which publishes `trouble`. */
     atomic_store_explicit(&d->failed, ST_IO, memory_order_release);
     durable_log(d, LOG_LEVEL_WARNING, "%s; nothing more is acknowledged", d->trouble);
@@ -256,6 +276,7 @@ static void oldest_message(struct durable *d, uint32_t in_gens, struct store_sta
     const int64_t now_s = (d->o.boot_ms() + d->clock) / 1000;
     uint32_t oldest = in_gens;
     uint32_t in_state;
+    const char *was = guard_enter(d->state.env.file);
     MDB_txn *txn;
     int rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn);
 
@@ -263,6 +284,7 @@ static void oldest_message(struct durable *d, uint32_t in_gens, struct store_sta
         rc = state_oldest_s(&d->state, txn, &in_state);
         mdb_txn_abort(txn);
     }
+    (void)guard_enter(was);
     if (rc == 0) {
         in_state = in_state == 0 ? d->opened_s : in_state;
         oldest = oldest == 0 || in_state < oldest ? in_state : oldest;
@@ -351,6 +373,39 @@ static struct durable *create(const struct store_options *o)
     return d;
 }
 
+static void log_damage(void *arg, const char *line)
+{
+    durable_log(arg, LOG_LEVEL_WARNING, "%s", line);
+}
+
+static bool has_file(const char *dir, const char *env)
+{
+    char path[4096];
+
+    snprintf(path, sizeof(path), "%s/%s/data.mdb", dir, env);
+    return access(path, F_OK) == 0;
+}
+
+/* A damaged store is repaired before it is opened, where that is wanted. */
+static bool look_for_damage(struct durable *d, char *err, size_t cap)
+{
+    struct salvage_loss l;
+    int rc;
+
+    if (!d->o.serve_damaged || (!has_file(d->o.dir, "state") && !has_file(d->o.dir, "journal"))) {
+        return true;
+    }
+    rc = salvage_look(d->o.dir, NULL, NULL, err, cap);
+    if (rc == 1) {
+        durable_log(d, LOG_LEVEL_WARNING, "%s: damaged: what can be saved of it is served",
+                    d->o.dir);
+        rc = salvage_run(d->o.dir, log_damage, d, &l, err, cap) ? 0 : -1;
+        d->stats.lost =
+            l.sessions + l.messages + l.subs + l.inbound + l.wills + l.retained + l.groups + l.rows;
+    }
+    return rc == 0;
+}
+
 enum store_rc store_open(const struct store_options *o, struct store **out, char *err, size_t cap)
 {
     struct durable *d = create(o);
@@ -368,7 +423,7 @@ enum store_rc store_open(const struct store_options *o, struct store **out, char
         goto fail;
     }
     guard_start();
-    rc = recover_open(d, err, cap);
+    rc = look_for_damage(d, err, cap) ? recover_open(d, err, cap) : ST_IO;
     if (rc == ST_OK && !start_threads(d)) {
         rc = ST_NOMEM;
     }
@@ -384,29 +439,19 @@ fail:
     if (err[0] == '\0') {
         snprintf(err, cap, "%s: out of memory or threads", o->dir);
     }
+    tell_remedy(o->dir, err, cap);
     if (d != NULL) {
         durable_close(&d->base);
     }
     return rc;
 }
 
-enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap)
+enum store_rc durable_make(const char *dir, struct durable **out, char *err, size_t cap)
 {
-    static const char *const files[] = {"journal", "state"};
     const struct store_options o = {.dir = dir};
     struct durable *d;
     enum store_rc rc;
 
-    *out = NULL;
-    err[0] = '\0';
-    for (size_t i = 0; i < 2; i++) { /* whoever looks at a store must not make one */
-        char path[4096];
-        snprintf(path, sizeof(path), "%s/%s/data.mdb", dir, files[i]);
-        if (access(path, F_OK) != 0) {
-            snprintf(err, cap, "%s: %s", path, strerror(errno));
-            return ST_IO;
-        }
-    }
     d = create(&o);
     if (d == NULL || d->o.dir == NULL || d->cur == NULL) {
         snprintf(err, cap, "out of memory");
@@ -422,6 +467,23 @@ enum store_rc durable_attach(const char *dir, struct durable **out, char *err, s
     }
     *out = d;
     return rc;
+}
+
+enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap)
+{
+    static const char *const files[] = {"journal", "state"};
+
+    *out = NULL;
+    err[0] = '\0';
+    for (size_t i = 0; i < 2; i++) { /* whoever looks at a store must not make one */
+        char path[4096];
+        snprintf(path, sizeof(path), "%s/%s/data.mdb", dir, files[i]);
+        if (access(path, F_OK) != 0) {
+            snprintf(err, cap, "%s: %s", path, strerror(errno));
+            return ST_IO;
+        }
+    }
+    return durable_make(dir, out, err, cap);
 }
 
 void durable_detach(struct durable *d)

@@ -89,7 +89,7 @@ struct durable {
     /* Written once, from ST_OK, before `failed`; release/acquire publishes trouble. */
     _Atomic int failed;
     _Atomic bool failing; /* who sets it writes trouble */
-    char trouble[256];
+    char trouble[1024];
     _Atomic int no_space; /* a group or fold that found no room; relaxed */
 
     pthread_mutex_t stats_lock;
@@ -113,6 +113,8 @@ void durable_top_up_state(struct durable *d);
 int64_t durable_mono_us(void);
 /* The lock and both environments of a store that is there, and no threads: for check.h. */
 enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap);
+/* The same of a new one in a directory that is made. */
+enum store_rc durable_make(const char *dir, struct durable **out, char *err, size_t cap);
 void durable_detach(struct durable *d);
 /* For store_options.log; as syslog's. */
 enum { LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6 };

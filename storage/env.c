@@ -2,6 +2,7 @@
 #include "storage/env.h"
 
 #include "storage/guard.h"
+#include "storage/pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -216,6 +217,10 @@ enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ba
     }
     if (!make_dir(dir, err, cap)) {
         return ST_IO;
+    }
+    rc = pages_check(e->file, NULL, err, cap);
+    if (rc != 0) {
+        return env_rc(rc);
     }
     rc = try_open(e, dir, map);
     while (rc == ENOMEM && map / 2 >= MIN_MAP) {

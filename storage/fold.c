@@ -26,6 +26,7 @@
 #include "storage/fold.h"
 
 #include "storage/bytes.h"
+#include "storage/guard.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -154,6 +155,7 @@ static int end_slice(struct fold *f)
     int rc = apply(f, &f->bodies, apply_to_body);
 
     rc = rc != 0 ? rc : apply(f, &f->times, apply_to_time);
+    rc = rc != 0 ? rc : state_put_rows(f->s, f->txn);
     if (rc != 0) {
         return rc;
     }
@@ -329,15 +331,17 @@ static uint32_t last_inbound(struct fold *f, const struct gen_session *gs, uint3
 
 static int put_inbound(struct fold *f, uint64_t session, uint32_t what)
 {
-    uint8_t b[10];
+    uint8_t b[INBOUND_KEY];
+    uint8_t sum[ROW_SUM];
     MDB_val key = {sizeof(b), b};
-    MDB_val none = {0, NULL};
+    MDB_val val = {sizeof(sum), sum};
     int rc;
 
     put_be64(b, session);
     put_be16(b + 8, (uint16_t)(what >> 1));
+    row_seal(f->s->inbound, key, sum, 0);
     rc = (what & 1) != 0 ? mdb_del(f->txn, f->s->inbound, &key, NULL)
-                         : mdb_put(f->txn, f->s->inbound, &key, &none, 0);
+                         : mdb_put(f->txn, f->s->inbound, &key, &val, 0);
     if (rc == MDB_NOTFOUND) {
         rc = 0; /* a removal is always kept; often there was nothing to remove */
     }
@@ -710,10 +714,12 @@ static void sweep_once(struct durable *d)
 
     d->fold_busy = true;
     pthread_mutex_unlock(&d->gens_lock);
+    (void)guard_enter(d->state.env.file);
     rc = sweep(&f, session, &more);
     if (f.txn != NULL) {
         mdb_txn_abort(f.txn);
     }
+    (void)guard_enter(NULL);
     free_room(&f);
     pthread_mutex_lock(&d->gens_lock);
     d->fold_busy = false;
@@ -781,9 +787,6 @@ static int fold_all(struct fold *f, struct gen_session **v)
     if (rc == 0) {
         rc = meta_put_u64(f->txn, f->s->meta, "folding", f->g->last);
     }
-    if (rc == 0 && f->s->old) { /* a program that does not know what follows must not read it */
-        rc = meta_put_version(f->txn, f->s->meta);
-    }
     if (rc == 0) {
         rc = each_session(f, v, put_session);
     }
@@ -811,14 +814,14 @@ static int fold_all(struct fold *f, struct gen_session **v)
 int fold_generation(struct durable *d, struct gen *g)
 {
     struct fold f = {.d = d, .s = &d->state, .g = g, .removable = d->o.fold_slice};
+    const char *was = guard_enter(d->state.env.file);
     struct gen_session **v = sorted_sessions(g, &f.nsessions);
     int rc = v == NULL ? ENOMEM : fold_all(&f, v);
-
-    d->state.old = d->state.old && rc != 0;
 
     if (f.txn != NULL) {
         mdb_txn_abort(f.txn);
     }
+    (void)guard_enter(was);
     free(v);
     free_room(&f);
     if (rc == 0 && f.dropped > 0) {

@@ -41,16 +41,16 @@ int fold_get_head(struct fold *f, uint64_t session, struct session_head *h)
 }
 
 /* The first entry of the row under the cursor. */
-static int first_of(MDB_val key, MDB_val val, struct queue_row *r, struct queue_entry *e)
+static int first_of(struct fold *f, MDB_val key, MDB_val val, struct queue_entry *e)
 {
-    int rc = queue_row_open(r, key, val) ? queue_row_next(r, e) : MDB_CORRUPTED;
+    struct queue_row r;
+    int rc = queue_row_open(&r, f->s->queue, key, val) ? queue_row_next(&r, e) : MDB_CORRUPTED;
 
     return rc == MDB_NOTFOUND ? MDB_CORRUPTED : rc; /* a row has at least one */
 }
 
 static int look_for_first(struct fold *f, uint64_t session, struct session_head *h)
 {
-    struct queue_row r;
     struct queue_entry e;
     MDB_val key;
     MDB_val val;
@@ -60,7 +60,7 @@ static int look_for_first(struct fold *f, uint64_t session, struct session_head 
         h->first_seq = h->next_seq;
         return 0;
     }
-    rc = rc != 0 ? rc : first_of(key, val, &r, &e);
+    rc = rc != 0 ? rc : first_of(f, key, val, &e);
     if (rc == 0) {
         h->first_seq = e.seq;
     }
@@ -129,7 +129,7 @@ struct merge {
     /* What will be. */
     uint64_t key;
     size_t n;
-    uint8_t out[QUEUE_ROW_MAX];
+    uint8_t out[QUEUE_ROW_MAX]; /* the checksum behind QUEUE_RUN_MAX of it */
 };
 
 static int next_old(struct merge *m)
@@ -142,14 +142,12 @@ static int next_old(struct merge *m)
 
 static int load_row(struct merge *m, MDB_val key, MDB_val val)
 {
-    if (val.mv_size > sizeof(m->in)) {
+    if (!queue_row_open(&m->old, m->f->s->queue, key, val)) {
         return MDB_CORRUPTED;
     }
     memcpy(m->in, val.mv_data, val.mv_size); /* the page may change under a view */
-    val.mv_data = m->in;
-    if (!queue_row_open(&m->old, key, val)) {
-        return MDB_CORRUPTED;
-    }
+    m->old.end = m->in + (m->old.end - m->old.p);
+    m->old.p = m->in;
     m->key = m->old.seq;
     m->replaces = true;
     return next_old(m);
@@ -193,6 +191,7 @@ static int write_row(struct merge *m)
 
     queue_key(k, m->session, m->key);
     if (m->n > 0 && (m->changed || m->has_old)) {
+        val.mv_size = queue_row_seal(m->f->s->queue, key, m->out, m->n);
         rc = mdb_cursor_put(m->f->queue, &key, &val, 0);
         m->f->bytes += m->n;
     } else if (m->n == 0 && m->replaces) {
@@ -208,7 +207,7 @@ static int emit(struct merge *m, const struct queue_entry *e)
 {
     int rc = 0;
 
-    if (m->n + queue_entry_size(e) > QUEUE_ROW_MAX) {
+    if (m->n + queue_entry_size(e) > QUEUE_RUN_MAX) {
         rc = write_row(m);
     }
     if (rc == 0 && m->n == 0 && !m->replaces) {
@@ -403,7 +402,7 @@ static int remove_whole(struct fold *f, struct session_head *h, MDB_val key, MDB
 {
     struct queue_row r;
     struct queue_entry e;
-    int rc = queue_row_open(&r, key, val) ? 0 : MDB_CORRUPTED;
+    int rc = queue_row_open(&r, f->s->queue, key, val) ? 0 : MDB_CORRUPTED;
 
     while (rc == 0 && (rc = queue_row_next(&r, &e)) == 0) {
         rc = count_out(f, h, &e);

@@ -16,6 +16,10 @@
 #define LINE_MAX_BYTES 4352 /* a path and what stands before it */
 #define DATA_FILE      "/data.mdb"
 #define WHAT           ": damaged: a page cannot be read\n"
+#define WHAT_SEGV      ": damaged: its pages lead nowhere\n"
+
+static struct sigaction before_bus, before_segv;  /* written before a handler can run */
+static _Thread_local const char *volatile inside; /* the file */
 
 struct lines {
     int fd;
@@ -86,12 +90,12 @@ static const char *file_in(const char *line, uintptr_t address)
 }
 
 /* In one piece: another thread may meet such a page at the same time. */
-static void say(char *line, const char *file)
+static void say(char *line, const char *file, const char *what)
 {
     char *end = line + strlen(line);
 
-    memcpy(end, WHAT, sizeof(WHAT) - 1);
-    end += sizeof(WHAT) - 1;
+    memcpy(end, what, strlen(what));
+    end += strlen(what);
     if (write(STDERR_FILENO, file, (size_t)(end - file)) < 0) {
         return; /* nobody listens; the status tells it, too */
     }
@@ -100,41 +104,80 @@ static void say(char *line, const char *file)
 static void end_if_ours(const void *address, int status)
 {
     struct lines l = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
-    char line[LINE_MAX_BYTES + sizeof(WHAT)];
+    char line[LINE_MAX_BYTES + sizeof(WHAT_SEGV)];
 
     while (l.fd >= 0 && next_line(&l, line, LINE_MAX_BYTES)) {
         const char *file = file_in(line, (uintptr_t)address);
         if (file != NULL) {
-            say(line, file);
+            say(line, file, WHAT);
             _exit(status);
         }
     }
-    signal(SIGBUS, SIG_DFL); /* not ours: it happens again as soon as this returns */
     if (l.fd >= 0) {
         close(l.fd);
     }
 }
 
+/* Not ours: it happens again as soon as the handler returns, or is sent again. */
+static void pass_on(int sig, const siginfo_t *info)
+{
+    (void)sigaction(sig, sig == SIGBUS ? &before_bus : &before_segv, NULL);
+    if (info->si_code <= 0) {
+        raise(sig);
+    }
+}
+
+static void fault(int sig, const siginfo_t *info, int status)
+{
+    char line[LINE_MAX_BYTES + sizeof(WHAT_SEGV)];
+
+    if (sig == SIGSEGV && inside != NULL && info->si_code > 0 && strlen(inside) < LINE_MAX_BYTES) {
+        memcpy(line, inside, strlen(inside) + 1);
+        say(line, line, WHAT_SEGV);
+        _exit(status);
+    }
+    if (sig == SIGBUS) {
+        end_if_ours(info->si_addr, status);
+    }
+    pass_on(sig, info);
+}
+
 static void at_start(int sig, siginfo_t *info, void *context)
 {
-    (void)sig;
     (void)context;
-    end_if_ours(info->si_addr, EXIT_DAMAGED_AT_START);
+    fault(sig, info, EXIT_DAMAGED_AT_START);
 }
 
 static void serving(int sig, siginfo_t *info, void *context)
 {
-    (void)sig;
     (void)context;
-    end_if_ours(info->si_addr, EXIT_DAMAGED);
+    fault(sig, info, EXIT_DAMAGED);
+}
+
+static void install_for(int sig, void (*fn)(int, siginfo_t *, void *), struct sigaction *before)
+{
+    const struct sigaction a = {.sa_sigaction = fn, .sa_flags = SA_SIGINFO};
+    struct sigaction old;
+
+    (void)sigaction(sig, NULL, &old); /* cannot fail with a signal that exists */
+    if (old.sa_sigaction != at_start && old.sa_sigaction != serving) {
+        *before = old;
+    }
+    (void)sigaction(sig, &a, NULL);
 }
 
 static void install(void (*fn)(int, siginfo_t *, void *))
 {
-    struct sigaction a = {.sa_sigaction = fn, .sa_flags = SA_SIGINFO};
+    install_for(SIGBUS, fn, &before_bus);
+    install_for(SIGSEGV, fn, &before_segv);
+}
 
-    sigemptyset(&a.sa_mask);
-    (void)sigaction(SIGBUS, &a, NULL); /* cannot fail with a signal that exists */
+const char *guard_enter(const char *file)
+{
+    const char *before = inside;
+
+    inside = file;
+    return before;
 }
 
 void guard_start(void)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "storage/journal.h"
 
+#include "storage/guard.h"
 #include "storage/record.h"
 #include "storage/state.h"
 
@@ -67,8 +68,8 @@ static int trim(MDB_cursor *cur, uint64_t to, size_t budget, bool *more)
     }
 }
 
-int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t trim_to,
-                   bool *trim_more)
+static int append(struct journal *j, const uint8_t *group, size_t n, uint64_t trim_to,
+                  bool *trim_more)
 {
     MDB_txn *txn;
     MDB_cursor *cur;
@@ -98,6 +99,16 @@ int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t t
         j->next_key += pieces_of(n);
         j->old = j->old && n == 0;
     }
+    return rc;
+}
+
+int journal_append(struct journal *j, const uint8_t *group, size_t n, uint64_t trim_to,
+                   bool *trim_more)
+{
+    const char *was = guard_enter(j->env.file);
+    const int rc = append(j, group, n, trim_to, trim_more);
+
+    (void)guard_enter(was);
     return rc;
 }
 

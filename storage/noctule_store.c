@@ -12,6 +12,8 @@ enum { EXIT_OK, EXIT_BREACHES, EXIT_USAGE, EXIT_FAILED };
 
 static const char usage[] =
     "usage: noctule-store check DIR         look for damage; changes nothing\n"
+    "       noctule-store check --repair DIR   save what can be saved of a damaged store, and say\n"
+    "                                       what is lost; the damaged files are kept\n"
     "       noctule-store dump DIR          every record as a line of text\n"
     "       noctule-store compact DIR       give free pages back to the file system\n"
     "       noctule-store backup DIR TO     copy into the new directory TO, compacted\n"
@@ -42,6 +44,18 @@ static int run_check(const char *dir)
     }
     printf("%s: %ld breaches\n", dir, n);
     return n == 0 ? EXIT_OK : EXIT_BREACHES;
+}
+
+static int run_repair(const char *dir)
+{
+    char err[512];
+    const int rc = check_repair(dir, print_line, NULL, err, sizeof(err));
+
+    if (rc < 0) {
+        return failed(err);
+    }
+    printf("%s: %s\n", dir, rc == 0 ? "nothing is damaged" : "repaired");
+    return EXIT_OK;
 }
 
 static int run_dump(const char *dir)
@@ -95,6 +109,9 @@ int main(int argc, char **argv)
     }
     if (argc == 3 && strcmp(what, "check") == 0) {
         return run_check(argv[2]);
+    }
+    if (argc == 4 && strcmp(what, "check") == 0 && strcmp(argv[2], "--repair") == 0) {
+        return run_repair(argv[3]);
     }
     if (argc == 3 && strcmp(what, "dump") == 0) {
         return run_dump(argv[2]);

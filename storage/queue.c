@@ -3,8 +3,9 @@
 
 #include "storage/bytes.h"
 
-#define SINGLE       28u /* the value of a row of one entry, */
-#define SINGLE_GROUP 32u /* of one that came through a shared group */
+#define SINGLE       28u                 /* the value of a row of one entry, */
+#define SINGLE_GROUP 32u                 /* of one that came through a shared group */
+#define SEALED       ((uint64_t)1 << 63) /* in a row's first seq: it ends with its checksum */
 
 void queue_key(uint8_t *k, uint64_t session, uint64_t seq)
 {
@@ -12,20 +13,49 @@ void queue_key(uint8_t *k, uint64_t session, uint64_t seq)
     put_be64(k + 8, seq);
 }
 
-bool queue_row_open(struct queue_row *r, MDB_val key, MDB_val val)
+/*
+ * A value that is too large for the page of its key has a page of its own, whose number stands
+ * behind the key and at that page's beginning. Of two pages that have changed places one may be an
+ * older form of the other, valid as far as its bytes go.
+ */
+static bool is_in_place(MDB_val key, MDB_val val)
+{
+    const uint8_t *behind = (const uint8_t *)key.mv_data + key.mv_size;
+
+    return val.mv_data == behind || memcmp((const uint8_t *)val.mv_data - 16, behind, 8) == 0;
+}
+
+bool queue_row_parse(struct queue_row *r, MDB_dbi queue, MDB_val key, MDB_val val)
 {
     const uint8_t *k = key.mv_data;
+    const uint8_t *v = val.mv_data;
+    const bool sealed = val.mv_size >= 8 && (get_le64(v) & SEALED) != 0;
+    const size_t n = val.mv_size - (sealed ? ROW_SUM : 0);
 
-    if (key.mv_size != QUEUE_KEY ||
-        (val.mv_size < ENTRY_HEAD && val.mv_size != SINGLE && val.mv_size != SINGLE_GROUP)) {
+    if (key.mv_size != QUEUE_KEY || val.mv_size > QUEUE_ROW_MAX ||
+        (sealed && (n < ENTRY_HEAD || !row_is_valid(queue, key, val))) ||
+        (n < ENTRY_HEAD && n != SINGLE && n != SINGLE_GROUP)) {
         return false;
     }
     *r = (struct queue_row){.session = get_be64(k),
                             .seq = get_be64(k + 8),
-                            .p = val.mv_data,
-                            .end = (const uint8_t *)val.mv_data + val.mv_size,
-                            .single = val.mv_size < ENTRY_HEAD};
+                            .p = v,
+                            .end = v + n,
+                            .single = n < ENTRY_HEAD,
+                            .sealed = sealed};
     return true;
+}
+
+bool queue_row_open(struct queue_row *r, MDB_dbi queue, MDB_val key, MDB_val val)
+{
+    return is_in_place(key, val) && queue_row_parse(r, queue, key, val);
+}
+
+size_t queue_row_seal(MDB_dbi queue, MDB_val key, uint8_t *p, size_t n)
+{
+    put_le64(p, get_le64(p) | SEALED);
+    row_seal(queue, key, p, n);
+    return n + ROW_SUM;
 }
 
 static void get_single(struct queue_row *r, struct queue_entry *e)
@@ -61,7 +91,7 @@ int queue_row_next(struct queue_row *r, struct queue_entry *e)
         return MDB_CORRUPTED;
     }
     *e = (struct queue_entry){
-        .seq = get_le64(p),
+        .seq = get_le64(p) & ~SEALED,
         .body = get_le64(p + 8),
         .expires_ms = (int64_t)get_le64(p + 16),
         .number = get_le32(p + 24),

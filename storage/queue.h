@@ -21,6 +21,7 @@
  * fit and that come in order, but not at the end of the table.
  */
 #define QUEUE_ROW_MAX 4080u
+#define QUEUE_RUN_MAX (QUEUE_ROW_MAX - ROW_SUM) /* of entries that are written */
 
 struct queue_entry {
     uint64_t seq;
@@ -41,11 +42,15 @@ struct queue_row {
     uint64_t seq; /* of the key: no entry's is below */
     const uint8_t *p, *end;
     bool single; /* as versions 1 and 2 wrote it */
+    bool sealed; /* it had a checksum, which is not in p..end any more */
 };
 
 void queue_key(uint8_t *k, uint64_t session, uint64_t seq); /* QUEUE_KEY bytes */
-/* False: not a row of this table. */
-bool queue_row_open(struct queue_row *r, MDB_val key, MDB_val val);
+/* Views that LMDB gave, not copies: a row's place on disk is checked as well as its bytes. queue:
+ * the table. False: not a valid row of it. */
+bool queue_row_open(struct queue_row *r, MDB_dbi queue, MDB_val key, MDB_val val);
+/* The same for bytes that lie elsewhere. */
+bool queue_row_parse(struct queue_row *r, MDB_dbi queue, MDB_val key, MDB_val val);
 /* The next entry; MDB_NOTFOUND: that was the last. */
 int queue_row_next(struct queue_row *r, struct queue_entry *e);
 
@@ -55,6 +60,9 @@ static inline size_t queue_entry_size(const struct queue_entry *e)
 }
 /* Writes queue_entry_size() bytes; the end of them. */
 uint8_t *queue_entry_put(uint8_t *p, const struct queue_entry *e);
+/* Makes a row of the n bytes of entries at p, behind which there is room for ROW_SUM more; its
+ * size. */
+size_t queue_row_seal(MDB_dbi queue, MDB_val key, uint8_t *p, size_t n);
 
 /*
  * The cursor on the row in which the entry would be: the session's last with a key of at most seq,

@@ -12,6 +12,7 @@
  */
 #include "storage/bytes.h"
 #include "storage/durable.h"
+#include "storage/guard.h"
 #include "storage/queue.h"
 
 #include <errno.h>
@@ -50,7 +51,7 @@ static int next_row(struct page *pg)
                          : queue_find(pg->queue, session, pg->p->from_seq, &key, &val);
 
     pg->started = true;
-    if (rc == 0 && !queue_row_open(&pg->row, key, val)) {
+    if (rc == 0 && !queue_row_open(&pg->row, pg->d->state.queue, key, val)) {
         rc = MDB_CORRUPTED;
     }
     return rc == 0 && pg->row.session != session ? MDB_NOTFOUND : rc;
@@ -190,11 +191,11 @@ static int add_entry(struct page *pg, const struct found *f)
     struct store_op body;
     int rc = get_body(pg, f, &body);
 
-    if (rc == MDB_NOTFOUND) {
-        durable_log(pg->d, LOG_LEVEL_WARNING, "%s: message %llu of session %llu has no body",
+    if (rc == MDB_NOTFOUND || rc == MDB_CORRUPTED) {
+        durable_log(pg->d, LOG_LEVEL_WARNING, "%s: message %llu of session %llu has no %sbody",
                     pg->d->state.env.file, (unsigned long long)f->v.seq,
-                    (unsigned long long)p->session);
-        return 0;
+                    (unsigned long long)p->session, rc == MDB_NOTFOUND ? "" : "valid ");
+        return MDB_CORRUPTED;
     }
     if (rc == 0 && p->n > 0 && pg->used + body_size(&body) > p->max_bytes) {
         p->more = true;
@@ -250,6 +251,32 @@ static bool pick(struct page *pg, uint64_t seq, struct found *out, bool *skip)
     return in_a || in_b || pg->in_state;
 }
 
+/* The session's record says which entry is the first: rows whose keys are damaged may stand where
+ * nobody looks for them. */
+static int check_first(struct page *pg)
+{
+    struct session_head h;
+    MDB_cursor *cur;
+    uint8_t k[8];
+    MDB_val first;
+    int rc = mdb_cursor_open(pg->txn, pg->d->state.sessions, &cur);
+
+    if (rc != 0) {
+        return rc;
+    }
+    put_be64(k, pg->p->session);
+    rc = object_peek(cur, k, sizeof(k), &first);
+    mdb_cursor_close(cur);
+    if (rc != 0) {
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    }
+    return !session_head_get(first, &h) ||
+                   (h.count > 0 && h.first_seq >= pg->p->from_seq &&
+                    (!pg->in_state || pg->state.v.seq > h.first_seq))
+               ? MDB_CORRUPTED
+               : 0;
+}
+
 static int fill(struct page *pg)
 {
     struct store_page *p = pg->p;
@@ -257,6 +284,8 @@ static int fill(struct page *pg)
     struct found f;
     bool skip;
     int rc = next_in_state(pg);
+
+    rc = rc != 0 ? rc : check_first(pg);
 
     while (rc == 0 && !p->more && pick(pg, seq, &f, &skip)) {
         if (!skip && p->n >= p->max_entries && p->n > 0) {
@@ -302,6 +331,15 @@ static void hold_gens(struct durable *d, struct gen **cur, struct gen **folding)
     pthread_mutex_unlock(&d->gens_lock);
 }
 
+/* What cannot be read is lost, whoever asked for it: nothing may be acknowledged on top of that. */
+static enum store_rc failed_read(struct durable *d, int rc)
+{
+    if (env_rc(rc) == ST_IO) {
+        durable_fail(d, d->state.env.file, rc);
+    }
+    return env_rc(rc);
+}
+
 static enum store_rc read_page(struct durable *d, struct store_page *p)
 {
     struct page pg = {.d = d, .p = p};
@@ -329,7 +367,7 @@ static enum store_rc read_page(struct durable *d, struct store_page *p)
     if (rc != 0) {
         store_page_free(p);
         p->more = false;
-        return env_rc(rc);
+        return failed_read(d, rc);
     }
     place_views(p, p->memory);
     return ST_OK;
@@ -428,7 +466,7 @@ static enum store_rc fetch_kept(struct durable *d, struct store_fetch *f)
     f->memory = ft.memory.p;
     if (rc != 0) {
         store_fetch_free(f);
-        return env_rc(rc);
+        return failed_read(d, rc);
     }
     place_kept(f, f->memory);
     return ST_OK;
@@ -529,11 +567,15 @@ void *reader_thread(void *arg)
         }
         pthread_mutex_unlock(&d->read_lock);
         if (p != NULL) {
+            (void)guard_enter(d->state.env.file);
             p->rc = read_page(d, p);
+            (void)guard_enter(NULL);
             p->done(p);
         }
         if (f != NULL) {
+            (void)guard_enter(d->state.env.file);
             f->rc = fetch_kept(d, f);
+            (void)guard_enter(NULL);
             f->done(f);
         }
         pthread_mutex_lock(&d->read_lock);

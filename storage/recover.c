@@ -11,6 +11,7 @@
  */
 #include "storage/bytes.h"
 #include "storage/durable.h"
+#include "storage/guard.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -111,9 +112,11 @@ static int make_journal(struct durable *d)
     return env_commit(txn);
 }
 
+static const char *const marks[] = {"folded", "folding", "free_id", "newest", "stopped"};
+#define MARKS (sizeof(marks) / sizeof(marks[0]))
+
 static int make_state(struct durable *d)
 {
-    static const char *const zero[] = {"folded", "folding", "free_id", "newest", "stopped"};
     MDB_txn *txn;
     int rc;
 
@@ -128,9 +131,10 @@ static int make_state(struct durable *d)
     if (rc == 0) {
         rc = put_version(txn, d->state.meta, d->id);
     }
-    for (size_t i = 0; rc == 0 && i < sizeof(zero) / sizeof(zero[0]); i++) {
-        rc = meta_put_u64(txn, d->state.meta, zero[i], 0);
+    for (size_t i = 0; rc == 0 && i < MARKS; i++) {
+        rc = meta_put_u64(txn, d->state.meta, marks[i], 0);
     }
+    rc = rc != 0 ? rc : state_put_rows(&d->state, txn);
     if (rc != 0) {
         mdb_txn_abort(txn);
         return rc;
@@ -449,6 +453,57 @@ static int make_times(struct durable *d)
     return rc;
 }
 
+/* What an older version lacks outside of rows, which get the new form when they are written. A
+ * program that does not know that must not read them. */
+static int write_new_version(struct state *s, MDB_txn *txn)
+{
+    int rc = meta_put_version(txn, s->meta);
+
+    for (size_t i = 0; rc == 0 && i < MARKS; i++) {
+        uint64_t v;
+        rc = meta_get_u64(txn, s->meta, marks[i], &v);
+        rc = rc != 0 ? rc : meta_put_u64(txn, s->meta, marks[i], v);
+    }
+    return rc != 0 ? rc : state_put_rows(s, txn);
+}
+
+static int upgrade(struct durable *d)
+{
+    MDB_txn *txn;
+    int rc = make_times(d);
+
+    if (rc != 0 || !d->state.old) {
+        return rc;
+    }
+    rc = mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = write_new_version(&d->state, txn);
+    if (rc != 0) {
+        mdb_txn_abort(txn);
+    } else {
+        rc = env_commit(txn);
+    }
+    d->state.old = rc != 0;
+    return rc;
+}
+
+static int check_rows(struct durable *d, char *err, size_t cap)
+{
+    MDB_txn *txn;
+    int rc = d->state.old ? 0 : mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &txn);
+
+    if (rc == 0 && !d->state.old) {
+        rc = state_check_rows(&d->state, txn);
+        mdb_txn_abort(txn);
+    }
+    if (rc == MDB_CORRUPTED) {
+        snprintf(err, cap, "%s: damaged: a table has not the rows that it had", d->state.env.file);
+    }
+    return rc;
+}
+
 static int mark_running(struct durable *d, int64_t now)
 {
     MDB_txn *txn;
@@ -482,7 +537,7 @@ static void set_clock(struct durable *d, const struct recover_marks *m)
     d->clock = now - d->o.boot_ms();
 }
 
-enum store_rc recover_open(struct durable *d, char *err, size_t cap)
+static enum store_rc open_and_replay(struct durable *d, char *err, size_t cap)
 {
     struct replay r = {.d = d, .began_us = durable_mono_us()};
     enum store_rc rc = recover_attach(d, err, cap);
@@ -493,7 +548,12 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
     if (rc != ST_OK) {
         return rc;
     }
-    mrc = make_times(d);
+    mrc = check_rows(d, err, cap);
+    mrc = mrc != 0 ? mrc : upgrade(d);
+    if (env_rc(mrc) == ST_NOSPACE) {
+        env_give_back(&d->journal.env);
+        mrc = upgrade(d);
+    }
     mrc = mrc != 0 ? mrc : read_marks(d, &r.m);
     if (mrc != 0) {
         return explain(d->state.env.file, mrc, err, cap);
@@ -520,6 +580,15 @@ enum store_rc recover_open(struct durable *d, char *err, size_t cap)
         env_top_up(&d->journal.env, 0);
     }
     return explain(d->state.env.file, mrc, err, cap);
+}
+
+enum store_rc recover_open(struct durable *d, char *err, size_t cap)
+{
+    const char *was = guard_enter(d->o.dir);
+    const enum store_rc rc = open_and_replay(d, err, cap);
+
+    (void)guard_enter(was);
+    return rc;
 }
 
 /* ---- load ---- */
@@ -653,7 +722,7 @@ static int load_inbound(struct load *ld)
     }
     while ((rc = mdb_cursor_get(cur, &key, &val, MDB_NEXT)) == 0) {
         const uint8_t *k = key.mv_data;
-        if (key.mv_size != 10) {
+        if (!inbound_is_valid(&ld->d->state, key, val)) {
             rc = MDB_CORRUPTED;
             break;
         }
@@ -690,22 +759,33 @@ static int load_totals(struct load *ld)
     return rc;
 }
 
+static int load_all(struct load *ld)
+{
+    const struct state *s = &ld->d->state;
+    int rc = load_totals(ld);
+
+    rc = rc != 0 ? rc : load_table(ld, s->sessions, 8, ST_SESSION_PUT);
+    rc = rc != 0 ? rc : load_table(ld, s->subs, SUB_KEY, ST_SUB_PUT);
+    rc = rc != 0 ? rc : load_inbound(ld);
+    rc = rc != 0 ? rc : load_table(ld, s->wills, 8, ST_WILL_PUT);
+    return rc != 0 ? rc : load_retained(ld);
+}
+
 enum store_rc recover_load(struct store *s, const struct store_load *l)
 {
     struct durable *d = (struct durable *)s;
     struct load ld = {.d = d, .l = l};
+    const char *was = guard_enter(d->state.env.file);
     int rc = mdb_txn_begin(d->state.env.mdb, NULL, MDB_RDONLY, &ld.txn);
 
-    if (rc != 0) {
-        return env_rc(rc);
+    if (rc == 0) {
+        rc = load_all(&ld);
+        mdb_txn_abort(ld.txn);
     }
-    rc = load_totals(&ld);
-    rc = rc != 0 ? rc : load_table(&ld, d->state.sessions, 8, ST_SESSION_PUT);
-    rc = rc != 0 ? rc : load_table(&ld, d->state.subs, SUB_KEY, ST_SUB_PUT);
-    rc = rc != 0 ? rc : load_inbound(&ld);
-    rc = rc != 0 ? rc : load_table(&ld, d->state.wills, 8, ST_WILL_PUT);
-    rc = rc != 0 ? rc : load_retained(&ld);
-    mdb_txn_abort(ld.txn);
     scratch_free(&ld.tmp);
+    (void)guard_enter(was);
+    if (env_rc(rc) == ST_IO) {
+        durable_fail(d, d->state.env.file, rc);
+    }
     return env_rc(rc);
 }

@@ -2,12 +2,20 @@
 #include "storage/state.h"
 
 #include "storage/bytes.h"
+#include "storage/crc32c.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
-#define LENGTH 4u /* before the first piece's bytes */
+#define LENGTH     4u                 /* of the whole, before the first piece's bytes */
+#define HAS_SUMS   0x80000000u        /* in it: its pieces have checksums, */
+#define HEAD       (LENGTH + ROW_SUM) /* the first one's behind the length, others' in front */
+#define FIRST_PART (PIECE_MAX - HEAD)
+#define NEXT_PART  (PIECE_MAX - ROW_SUM)
+#define TABLES     9u
+#define FIRST_DBI  2u /* LMDB's own two have the numbers before it */
 
 uint8_t *scratch_room(struct scratch *s, size_t n)
 {
@@ -29,12 +37,14 @@ void scratch_free(struct scratch *s)
     *s = (struct scratch){0};
 }
 
+/* Checksums have the tables' numbers in them, so these are part of the format: LMDB gives them in
+ * the order in which tables are opened. */
 int state_tables(struct state *s, MDB_txn *txn, unsigned flags)
 {
     const struct {
         const char *name;
         MDB_dbi *dbi;
-    } tables[] = {
+    } tables[TABLES - 1] = {
         {"meta", &s->meta},     {"sessions", &s->sessions}, {"subs", &s->subs},
         {"bodies", &s->bodies}, {"retained", &s->retained}, {"wills", &s->wills},
         {"queue", &s->queue},   {"inbound", &s->inbound},
@@ -48,12 +58,85 @@ int state_tables(struct state *s, MDB_txn *txn, unsigned flags)
         if (rc != 0) {
             return rc;
         }
+        assert(*tables[i].dbi == FIRST_DBI + i);
     }
     rc = mdb_dbi_open(txn, "times", flags, &s->times);
     if (rc == MDB_NOTFOUND) {
         s->times = 0;
     }
     return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* ---- checksums ---- */
+
+uint32_t row_sum(MDB_dbi dbi, MDB_val key, const void *value, size_t n)
+{
+    const uint8_t table = (uint8_t)dbi;
+    const uint32_t of_key = crc32c(crc32c(0, &table, 1), key.mv_data, key.mv_size);
+
+    return crc32c(of_key, value, n);
+}
+
+bool row_is_valid(MDB_dbi dbi, MDB_val key, MDB_val val)
+{
+    const uint8_t *p = val.mv_data;
+
+    return val.mv_size >= ROW_SUM &&
+           row_sum(dbi, key, p, val.mv_size - ROW_SUM) == get_le32(p + val.mv_size - ROW_SUM);
+}
+
+void row_seal(MDB_dbi dbi, MDB_val key, uint8_t *p, size_t n)
+{
+    put_le32(p + n, row_sum(dbi, key, p, n));
+}
+
+#define ROWS_SIZE ((TABLES - 1) * 8u)
+
+static MDB_val rows_key(void)
+{
+    static const char rows[] = "rows";
+
+    return (MDB_val){sizeof(rows) - 1, (void *)(uintptr_t)rows};
+}
+
+/* Of all tables but `meta` itself, in the order of their numbers. */
+static int count_rows(const struct state *s, MDB_txn *txn, uint8_t *p)
+{
+    const MDB_dbi dbis[TABLES - 1] = {s->sessions, s->subs,  s->bodies,  s->retained,
+                                      s->wills,    s->queue, s->inbound, s->times};
+    int rc = 0;
+
+    for (size_t i = 0; i < TABLES - 1 && rc == 0; i++) {
+        MDB_stat st = {0};
+        rc = dbis[i] == 0 ? 0 : mdb_stat(txn, dbis[i], &st);
+        put_le64(p + i * 8, st.ms_entries);
+    }
+    return rc;
+}
+
+int state_put_rows(struct state *s, MDB_txn *txn)
+{
+    uint8_t b[ROWS_SIZE + ROW_SUM];
+    MDB_val key = rows_key();
+    MDB_val val = {sizeof(b), b};
+    int rc = count_rows(s, txn, b);
+
+    row_seal(s->meta, key, b, ROWS_SIZE);
+    return rc != 0 ? rc : mdb_put(txn, s->meta, &key, &val, 0);
+}
+
+int state_check_rows(const struct state *s, MDB_txn *txn)
+{
+    uint8_t b[ROWS_SIZE];
+    MDB_val key = rows_key();
+    MDB_val val;
+    int rc = mdb_get(txn, s->meta, &key, &val);
+
+    if (rc == 0 && (val.mv_size != ROWS_SIZE + ROW_SUM || !row_is_valid(s->meta, key, val))) {
+        rc = MDB_CORRUPTED;
+    }
+    rc = rc != 0 ? rc : count_rows(s, txn, b);
+    return rc == 0 && memcmp(b, val.mv_data, sizeof(b)) != 0 ? MDB_CORRUPTED : rc;
 }
 
 /* ---- meta ---- */
@@ -83,20 +166,26 @@ int meta_put(MDB_txn *txn, MDB_dbi meta, const char *key, const void *value, siz
 
 int meta_get_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t *out)
 {
-    uint8_t b[8];
-    int rc = meta_get(txn, meta, key, b, sizeof(b));
+    MDB_val k = {strlen(key), (void *)(uintptr_t)key};
+    MDB_val v;
+    int rc = mdb_get(txn, meta, &k, &v);
 
+    if (rc == 0 && v.mv_size != 8 && (v.mv_size != 8 + ROW_SUM || !row_is_valid(meta, k, v))) {
+        rc = MDB_CORRUPTED;
+    }
     if (rc == 0) {
-        *out = get_le64(b);
+        *out = get_le64(v.mv_data);
     }
     return rc;
 }
 
 int meta_put_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t v)
 {
-    uint8_t b[8];
+    const MDB_val k = {strlen(key), (void *)(uintptr_t)key};
+    uint8_t b[8 + ROW_SUM];
 
     put_le64(b, v);
+    row_seal(meta, k, b, 8);
     return meta_put(txn, meta, key, b, sizeof(b));
 }
 
@@ -123,53 +212,116 @@ static MDB_val piece_key(struct piece_key *pk, const uint8_t *k, size_t kn, uint
     return (MDB_val){kn + 4, pk->b};
 }
 
-static uint32_t pieces_of(size_t whole)
+/* The pieces of an object, as one version or another cuts them. */
+struct cut {
+    size_t whole; /* bytes of the object */
+    bool sealed;
+};
+
+static size_t head_of(const struct cut *c, uint32_t piece)
 {
-    return (uint32_t)((whole + LENGTH + PIECE_MAX - 1) / PIECE_MAX);
+    return (piece == 0 ? LENGTH : 0) + (c->sealed ? ROW_SUM : 0);
 }
 
-static int first_piece(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, MDB_val *v,
-                       size_t *whole)
+static uint32_t pieces_of(const struct cut *c)
+{
+    const size_t part = PIECE_MAX - head_of(c, 1);
+
+    return (uint32_t)((c->whole + LENGTH + part - 1) / part);
+}
+
+/* Of a first piece: over the length and the bytes. */
+static uint32_t sum_of_first(MDB_dbi dbi, MDB_val key, const uint8_t *p, size_t n)
+{
+    return crc32c(row_sum(dbi, key, p, LENGTH), p + HEAD, n - HEAD);
+}
+
+/* The bytes of a piece, of a valid row. */
+static int open_piece(MDB_dbi dbi, MDB_val key, MDB_val v, const struct cut *c, uint32_t piece,
+                      MDB_val *bytes)
+{
+    const uint8_t *p = v.mv_data;
+    const size_t head = head_of(c, piece);
+
+    if (v.mv_size < head || v.mv_size > PIECE_MAX ||
+        (c->sealed && piece == 0 && sum_of_first(dbi, key, p, v.mv_size) != get_le32(p + LENGTH)) ||
+        (c->sealed && piece > 0 &&
+         row_sum(dbi, key, p + ROW_SUM, v.mv_size - ROW_SUM) != get_le32(p))) {
+        return MDB_CORRUPTED;
+    }
+    *bytes = (MDB_val){v.mv_size - head, (uint8_t *)v.mv_data + head};
+    return 0;
+}
+
+static int open_first(MDB_dbi dbi, MDB_val key, MDB_val v, struct cut *c, MDB_val *bytes)
+{
+    uint32_t length;
+
+    if (v.mv_size < LENGTH) {
+        return MDB_CORRUPTED;
+    }
+    length = get_le32(v.mv_data);
+    *c = (struct cut){length & ~HAS_SUMS, (length & HAS_SUMS) != 0};
+    return open_piece(dbi, key, v, c, 0, bytes);
+}
+
+bool piece_is_valid(MDB_dbi dbi, MDB_val key, MDB_val val, bool sealed)
+{
+    const uint8_t *p = val.mv_data;
+    struct cut c = {.sealed = true};
+    MDB_val bytes;
+
+    if (key.mv_size < 4 || val.mv_size == 0 || val.mv_size > PIECE_MAX) {
+        return false;
+    }
+    if (get_be32((uint8_t *)key.mv_data + key.mv_size - 4) == 0) {
+        return open_first(dbi, key, val, &c, &bytes) == 0 && (c.sealed || !sealed);
+    }
+    return !sealed ||
+           (val.mv_size > ROW_SUM && open_piece(dbi, key, val, &c, 1, &bytes) == 0 && p != NULL);
+}
+
+static int first_piece(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, MDB_val *bytes,
+                       struct cut *c)
 {
     struct piece_key pk;
     MDB_val key = piece_key(&pk, k, kn, 0);
-    int rc = mdb_get(txn, dbi, &key, v);
+    MDB_val v;
+    int rc = mdb_get(txn, dbi, &key, &v);
 
-    if (rc == 0 && v->mv_size < LENGTH) {
-        rc = MDB_CORRUPTED;
-    }
-    if (rc == 0) {
-        *whole = get_le32(v->mv_data);
-    }
-    return rc;
+    return rc != 0 ? rc : open_first(dbi, key, v, c, bytes);
 }
 
 /* The pieces behind the first, which is in v, gathered in s. */
-static int gather(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, MDB_val v, size_t whole,
+static int gather(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, MDB_val v, struct cut c,
                   struct scratch *s, MDB_val *out)
 {
     uint8_t *buf;
     size_t have = 0;
 
-    if (v.mv_size - LENGTH == whole) {
-        *out = (MDB_val){whole, (uint8_t *)v.mv_data + LENGTH};
+    if (v.mv_size == c.whole) {
+        *out = v;
         return 0;
     }
-    if (v.mv_size != PIECE_MAX || (buf = scratch_room(s, whole)) == NULL) {
-        return v.mv_size != PIECE_MAX ? MDB_CORRUPTED : ENOMEM;
+    if (v.mv_size != PIECE_MAX - head_of(&c, 0)) {
+        return MDB_CORRUPTED;
     }
-    v = (MDB_val){v.mv_size - LENGTH, (uint8_t *)v.mv_data + LENGTH};
-    for (uint32_t piece = 1; v.mv_size <= whole - have; piece++) {
+    buf = scratch_room(s, c.whole);
+    if (buf == NULL) {
+        return ENOMEM;
+    }
+    for (uint32_t piece = 1; v.mv_size <= c.whole - have; piece++) {
         struct piece_key pk;
         MDB_val key;
         memcpy(buf + have, v.mv_data, v.mv_size);
         have += v.mv_size;
-        if (have == whole) {
-            *out = (MDB_val){whole, buf};
+        if (have == c.whole) {
+            *out = (MDB_val){c.whole, buf};
             return 0;
         }
         key = piece_key(&pk, k, kn, piece);
-        if (mdb_get(txn, dbi, &key, &v) != 0 || v.mv_size == 0) {
+        if (mdb_get(txn, dbi, &key, &v) != 0 || open_piece(dbi, key, v, &c, piece, &v) != 0 ||
+            v.mv_size == 0) {
             return MDB_CORRUPTED;
         }
     }
@@ -179,25 +331,43 @@ static int gather(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, MDB_va
 int object_get(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, struct scratch *s,
                MDB_val *out)
 {
-    size_t whole;
+    struct cut c;
     MDB_val v;
-    int rc = first_piece(txn, dbi, k, kn, &v, &whole);
+    int rc = first_piece(txn, dbi, k, kn, &v, &c);
 
-    return rc != 0 ? rc : gather(txn, dbi, k, kn, v, whole, s, out);
+    return rc != 0 ? rc : gather(txn, dbi, k, kn, v, c, s, out);
 }
 
 static int put_first(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *whole,
                      size_t n, bool appending)
 {
-    const size_t part = n < PIECE_MAX - LENGTH ? n : PIECE_MAX - LENGTH;
+    const size_t part = n < FIRST_PART ? n : FIRST_PART;
     struct piece_key pk;
     MDB_val key = piece_key(&pk, k, kn, 0);
-    MDB_val v = {LENGTH + part, NULL};
+    MDB_val v = {HEAD + part, NULL};
     int rc = mdb_put(txn, dbi, &key, &v, MDB_RESERVE | (appending ? MDB_APPEND : 0u));
+    uint8_t *p = v.mv_data;
 
     if (rc == 0) {
-        put_le32(v.mv_data, (uint32_t)n);
-        memcpy((uint8_t *)v.mv_data + LENGTH, whole, part);
+        put_le32(p, (uint32_t)n | HAS_SUMS);
+        memcpy(p + HEAD, whole, part);
+        put_le32(p + LENGTH, sum_of_first(dbi, key, p, v.mv_size));
+    }
+    return rc;
+}
+
+static int put_piece(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, uint32_t piece,
+                     const uint8_t *bytes, size_t n, unsigned flags)
+{
+    struct piece_key pk;
+    MDB_val key = piece_key(&pk, k, kn, piece);
+    MDB_val v = {ROW_SUM + n, NULL};
+    int rc = mdb_put(txn, dbi, &key, &v, MDB_RESERVE | flags);
+    uint8_t *p = v.mv_data;
+
+    if (rc == 0) {
+        put_le32(p, row_sum(dbi, key, bytes, n));
+        memcpy(p + ROW_SUM, bytes, n);
     }
     return rc;
 }
@@ -219,15 +389,16 @@ static int del_pieces(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, ui
 int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *whole,
                size_t n, bool appending)
 {
-    const uint32_t pieces = pieces_of(n);
-    size_t old = 0;
+    const struct cut c = {n, true};
+    const uint32_t pieces = pieces_of(&c);
+    struct cut old;
     MDB_val v;
     int rc = 0;
 
     if (!appending) {
         rc = first_piece(txn, dbi, k, kn, &v, &old);
-        if (rc == 0 && pieces_of(old) > pieces) {
-            rc = del_pieces(txn, dbi, k, kn, pieces, pieces_of(old));
+        if (rc == 0 && pieces_of(&old) > pieces) {
+            rc = del_pieces(txn, dbi, k, kn, pieces, pieces_of(&old));
         } else if (rc == MDB_NOTFOUND) {
             rc = 0;
         }
@@ -236,59 +407,71 @@ int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uin
         rc = put_first(txn, dbi, k, kn, whole, n, appending);
     }
     for (uint32_t piece = 1; rc == 0 && piece < pieces; piece++) {
-        const size_t at = (size_t)piece * PIECE_MAX - LENGTH;
-        struct piece_key pk;
-        MDB_val key = piece_key(&pk, k, kn, piece);
-        v = (MDB_val){n - at < PIECE_MAX ? n - at : PIECE_MAX, (void *)(uintptr_t)(whole + at)};
+        const size_t at = FIRST_PART + (size_t)(piece - 1) * NEXT_PART;
         /* Appended, two pieces fill a page; put, every one would take a page. */
-        rc = mdb_put(txn, dbi, &key, &v, appending ? MDB_APPEND : 0u);
+        rc = put_piece(txn, dbi, k, kn, piece, whole + at, n - at < NEXT_PART ? n - at : NEXT_PART,
+                       appending ? MDB_APPEND : 0u);
     }
     return rc;
+}
+
+static int peek(MDB_cursor *cur, MDB_val *key, struct cut *c, MDB_val *bytes)
+{
+    MDB_val v;
+    int rc = mdb_cursor_get(cur, key, &v, MDB_SET);
+
+    return rc != 0 ? rc : open_first(mdb_cursor_dbi(cur), *key, v, c, bytes);
 }
 
 int object_peek(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val *first)
 {
     struct piece_key pk;
     MDB_val key = piece_key(&pk, k, kn, 0);
-    int rc = mdb_cursor_get(cur, &key, first, MDB_SET);
+    struct cut c;
 
-    if (rc == 0 && first->mv_size < LENGTH) {
-        rc = MDB_CORRUPTED;
-    }
-    if (rc == 0) {
-        *first = (MDB_val){first->mv_size - LENGTH, (uint8_t *)first->mv_data + LENGTH};
-    }
-    return rc;
+    return peek(cur, &key, &c, first);
 }
 
+/* An object without checksums keeps its form: it is the next object_put() that gives it the new. */
 int object_patch(MDB_cursor *cur, const uint8_t *k, size_t kn, const uint8_t *head, size_t n)
 {
     uint8_t copy[PIECE_MAX];
     struct piece_key pk;
-    MDB_val key;
+    MDB_val key = piece_key(&pk, k, kn, 0);
+    struct cut c;
     MDB_val v;
-    int rc = object_peek(cur, k, kn, &v);
+    size_t before;
+    int rc = peek(cur, &key, &c, &v);
 
-    if (rc == 0 && (v.mv_size < n || v.mv_size > PIECE_MAX - LENGTH)) {
+    if (rc == 0 && v.mv_size < n) {
         rc = MDB_CORRUPTED;
     }
     if (rc != 0) {
         return rc;
     }
-    memcpy(copy, (uint8_t *)v.mv_data - LENGTH, LENGTH + v.mv_size);
-    memcpy(copy + LENGTH, head, n);
-    v = (MDB_val){LENGTH + v.mv_size, copy};
-    key = piece_key(&pk, k, kn, 0);
+    before = head_of(&c, 0);
+    memcpy(copy, (uint8_t *)v.mv_data - before, before + v.mv_size);
+    memcpy(copy + before, head, n);
+    v = (MDB_val){before + v.mv_size, copy};
+    if (c.sealed) {
+        put_le32(copy + LENGTH, sum_of_first(mdb_cursor_dbi(cur), key, copy, v.mv_size));
+    }
     return mdb_cursor_put(cur, &key, &v, 0);
 }
 
 int object_del(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn)
 {
-    size_t whole;
+    struct cut c;
     MDB_val v;
-    int rc = first_piece(txn, dbi, k, kn, &v, &whole);
+    int rc = first_piece(txn, dbi, k, kn, &v, &c);
 
-    return rc != 0 ? rc : del_pieces(txn, dbi, k, kn, 0, pieces_of(whole));
+    return rc != 0 ? rc : del_pieces(txn, dbi, k, kn, 0, pieces_of(&c));
+}
+
+/* Another piece where an object should begin is the rest of one that is lost. */
+static bool is_first(MDB_val key, size_t kn)
+{
+    return key.mv_size == kn + 4 && get_be32((uint8_t *)key.mv_data + kn) == 0;
 }
 
 int object_next_first(MDB_cursor *cur, uint8_t *k, size_t kn, MDB_val *first, size_t *whole_n,
@@ -296,38 +479,40 @@ int object_next_first(MDB_cursor *cur, uint8_t *k, size_t kn, MDB_val *first, si
 {
     struct piece_key pk;
     MDB_val key = piece_key(&pk, k, kn, 0);
+    struct cut c;
     MDB_val v;
     int rc;
 
     rc = mdb_cursor_get(cur, &key, &v, *started ? MDB_NEXT : MDB_SET_RANGE);
-    if (rc == 0 && *started && key.mv_size == kn + 4 &&
-        get_be32((uint8_t *)key.mv_data + kn) != 0) {
+    if (rc == 0 && *started && !is_first(key, kn) && key.mv_size == kn + 4 &&
+        memcmp(key.mv_data, k, kn) == 0) {
         /* Further pieces of the last one may fill many pages: not through, but over them. */
         key = piece_key(&pk, k, kn, UINT32_MAX);
         rc = mdb_cursor_get(cur, &key, &v, MDB_SET_RANGE);
     }
     *started = true;
-    while (rc == 0 && key.mv_size == kn + 4 && get_be32((uint8_t *)key.mv_data + kn) != 0) {
-        rc = mdb_cursor_get(cur, &key, &v, MDB_NEXT); /* begun in the middle of one */
-    }
     if (rc != 0) {
         return rc;
     }
-    if (key.mv_size != kn + 4 || v.mv_size < LENGTH) {
+    if (!is_first(key, kn)) {
         return MDB_CORRUPTED;
     }
     memcpy(k, key.mv_data, kn);
-    *whole_n = get_le32(v.mv_data);
-    *first = (MDB_val){v.mv_size - LENGTH, (uint8_t *)v.mv_data + LENGTH};
-    return 0;
+    rc = open_first(mdb_cursor_dbi(cur), key, v, &c, first);
+    *whole_n = rc == 0 ? c.whole : 0;
+    return rc;
 }
 
 int object_rest(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val first, size_t whole_n,
                 struct scratch *s, MDB_val *whole)
 {
-    const MDB_val v = {first.mv_size + LENGTH, (uint8_t *)first.mv_data - LENGTH};
+    MDB_val key;
+    MDB_val row;
+    int rc = mdb_cursor_get(cur, &key, &row, MDB_GET_CURRENT);
+    const struct cut c = {whole_n, rc == 0 && (get_le32(row.mv_data) & HAS_SUMS) != 0};
 
-    return gather(mdb_cursor_txn(cur), mdb_cursor_dbi(cur), k, kn, v, whole_n, s, whole);
+    return rc != 0 ? rc
+                   : gather(mdb_cursor_txn(cur), mdb_cursor_dbi(cur), k, kn, first, c, s, whole);
 }
 
 int object_next(MDB_cursor *cur, uint8_t *k, size_t kn, struct scratch *s, MDB_val *whole,
@@ -538,31 +723,48 @@ bool body_view(MDB_val whole, uint32_t *count, struct store_op *op)
     return record_decode(&p, end, op) && op->kind == ST_BODY_PUT && p == end;
 }
 
+bool inbound_is_valid(const struct state *s, MDB_val key, MDB_val val)
+{
+    return key.mv_size == INBOUND_KEY &&
+           (val.mv_size == 0 || (val.mv_size == ROW_SUM && row_is_valid(s->inbound, key, val)));
+}
+
 /* ---- times ---- */
+
+bool time_get(const struct state *s, MDB_val key, MDB_val val, uint64_t *n)
+{
+    if (key.mv_size != 4 ||
+        (val.mv_size != 8 && (val.mv_size != 8 + ROW_SUM || !row_is_valid(s->times, key, val)))) {
+        return false;
+    }
+    *n = get_le64(val.mv_data);
+    return true;
+}
 
 int state_count_time(struct state *s, MDB_txn *txn, uint32_t when_s, int64_t n)
 {
     uint8_t k[4];
-    uint8_t b[8];
+    uint8_t b[8 + ROW_SUM];
     MDB_val key = {sizeof(k), k};
     MDB_val val;
-    int64_t count = 0;
+    uint64_t there = 0;
+    int64_t count;
     int rc;
 
     put_be32(k, when_s);
     rc = mdb_get(txn, s->times, &key, &val);
-    if (rc == 0 && val.mv_size != sizeof(b)) {
+    if (rc == 0 && !time_get(s, key, val, &there)) {
         return MDB_CORRUPTED;
     }
-    if (rc == 0) {
-        count = (int64_t)get_le64(val.mv_data);
-    } else if (rc != MDB_NOTFOUND) {
+    count = (int64_t)there;
+    if (rc != 0 && rc != MDB_NOTFOUND) {
         return rc;
     }
     if (count + n <= 0) {
         return rc == 0 ? mdb_del(txn, s->times, &key, NULL) : 0;
     }
     put_le64(b, (uint64_t)(count + n));
+    row_seal(s->times, key, b, 8);
     val = (MDB_val){sizeof(b), b};
     return mdb_put(txn, s->times, &key, &val, 0);
 }
@@ -573,6 +775,7 @@ static int oldest_time(struct state *s, MDB_txn *txn, uint32_t *when_s)
     MDB_cursor *cur;
     MDB_val key;
     MDB_val val;
+    uint64_t n;
     int rc = s->times == 0 ? MDB_NOTFOUND : mdb_cursor_open(txn, s->times, &cur);
 
     if (rc != 0) {
@@ -580,7 +783,7 @@ static int oldest_time(struct state *s, MDB_txn *txn, uint32_t *when_s)
     }
     rc = mdb_cursor_get(cur, &key, &val, MDB_FIRST);
     mdb_cursor_close(cur);
-    if (rc == 0 && key.mv_size != 4) {
+    if (rc == 0 && !time_get(s, key, val, &n)) {
         rc = MDB_CORRUPTED;
     }
     if (rc == 0) {

@@ -13,15 +13,16 @@
 #include "storage/env.h"
 #include "storage/record.h"
 
-#define STORE_VERSION 3u    /* and every older one is read */
+#define STORE_VERSION 4u    /* and every older one is read */
 #define PIECE_MAX     2000u /* above it LMDB takes overflow pages, which fragment */
 #define STORE_ID      16u
+#define ROW_SUM       4u /* bytes of a checksum */
 
 struct state {
     struct env env;
     MDB_dbi meta, sessions, subs, bodies, retained, wills, queue, inbound;
     MDB_dbi times;      /* 0: an older version, which has none */
-    bool old;           /* of an older version: the first fold writes the new one */
+    bool old;           /* of an older version, until the start has made it one of this */
     uint64_t name_mask; /* of hashes of names; all ones but in tests of collisions */
 };
 
@@ -36,9 +37,27 @@ void scratch_free(struct scratch *s);
 /* flags: MDB_CREATE or 0. */
 int state_tables(struct state *s, MDB_txn *txn, unsigned flags);
 
+/* ---- checksums ---- */
+
+/* Of a row's key, and of the n bytes of its value, of which more may follow. dbi: its table, whose
+ * number is part of it: a row that stands in another table is not valid there. */
+uint32_t row_sum(MDB_dbi dbi, MDB_val key, const void *value, size_t n);
+/* Whether the value ends with the checksum of what is before it. */
+bool row_is_valid(MDB_dbi dbi, MDB_val key, MDB_val val);
+/* Writes the checksum of the n bytes at p behind them. */
+void row_seal(MDB_dbi dbi, MDB_val key, uint8_t *p, size_t n);
+
+/* How many rows each table has. The numbers go to `meta` with every change, and tell when a table,
+ * or a part of one, cannot be reached any more. MDB_CORRUPTED: they differ. */
+int state_put_rows(struct state *s, MDB_txn *txn);
+int state_check_rows(const struct state *s, MDB_txn *txn);
+
+/* ---- meta ---- */
+
 /* Records of a table `meta`, of either environment. MDB_NOTFOUND, MDB_CORRUPTED: other size. */
 int meta_get(MDB_txn *txn, MDB_dbi meta, const char *key, void *value, size_t n);
 int meta_put(MDB_txn *txn, MDB_dbi meta, const char *key, const void *value, size_t n);
+/* With a checksum; one that an older version wrote has none. */
 int meta_get_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t *v);
 int meta_put_u64(MDB_txn *txn, MDB_dbi meta, const char *key, uint64_t v);
 int meta_put_version(MDB_txn *txn, MDB_dbi meta); /* STORE_VERSION */
@@ -53,6 +72,9 @@ int object_get(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, struct sc
 /* appending: puts nothing and gives MDB_KEYEXIST where k is not above every key there. */
 int object_put(MDB_txn *txn, MDB_dbi dbi, const uint8_t *k, size_t kn, const uint8_t *whole,
                size_t n, bool appending);
+/* A row of a table of objects by itself. sealed: it must have a checksum; else a further piece of an
+ * object of an older version is taken for valid. */
+bool piece_is_valid(MDB_dbi dbi, MDB_val key, MDB_val val, bool sealed);
 /* Its first bytes, a view: as many as there are, up to some 2000. With a cursor, here and below,
  * what comes in the order of keys is found without going down the tree. */
 int object_peek(MDB_cursor *cur, const uint8_t *k, size_t kn, MDB_val *first);
@@ -91,6 +113,7 @@ int state_retained_get(struct state *s, MDB_txn *txn, struct store_bytes name, s
 #define BODY_HEAD    4u
 #define SUB_KEY      17u
 #define RETAINED_KEY 17u
+#define INBOUND_KEY  10u
 
 struct session_head {
     uint64_t next_seq; /* 0: it has ended, and only entries are left, to be removed */
@@ -107,6 +130,11 @@ bool session_head_get(MDB_val first, struct session_head *h);
 bool session_view(MDB_val whole, struct session_head *h, struct store_op *op);
 bool body_view(MDB_val whole, uint32_t *count, struct store_op *op);
 
+/* A row of `inbound`. */
+bool inbound_is_valid(const struct state *s, MDB_val key, MDB_val val);
+
+/* A row of `times`; false: not a valid one. */
+bool time_get(const struct state *s, MDB_val key, MDB_val val, uint64_t *n);
 /* n more (or fewer) entries that have their body with them were published in this second. */
 int state_count_time(struct state *s, MDB_txn *txn, uint32_t when_s, int64_t n);
 /* When the oldest message of all queues was published, wall clock s (0: not known); MDB_NOTFOUND:

@@ -157,6 +157,7 @@ struct store_options {
                               who were in flight lately are there */
     uint32_t fold_slice;   /* operations in one transaction of a fold (10,000) */
     uint64_t ballast;      /* bytes of disk held back in each environment (64 MB) */
+    bool serve_damaged;    /* reads all of a store, and repairs a damaged one; else it is refused */
     int64_t (*boot_ms)(void); /* CLOCK_BOOTTIME; NULL: the system's. Operations speak this clock */
     int64_t (*wall_ms)(void); /* the clock on disk; NULL: the system's */
     void (*log)(void *arg, int level,
@@ -291,7 +292,8 @@ struct store_stats {
     enum store_rc health;
     uint64_t journal_written; /* bytes, ever */
     uint64_t dropped;         /* operations of sessions that were not there */
-    bool has_oldest;          /* a message is queued on disk; */
+    uint64_t lost;     /* what this start could not save of a damaged store, in things told */
+    bool has_oldest;   /* a message is queued on disk; */
     uint64_t oldest_s; /* so long ago the oldest one was published. What was removed of folded
                           queues counts until its removal is folded */
 };

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The durable store as a whole: what was acknowledged is there after a stop and after a crash. */
+#include "storage/bytes.h"
 #include "storage/check.h"
 #include "storage/durable.h"
 #include "storage/queue.h"
@@ -259,7 +260,7 @@ static uint64_t queued(const char *dir)
     while (mdb_cursor_get(cur, &key, &val, MDB_NEXT) == 0) {
         struct queue_row r;
         struct queue_entry e;
-        UNIT_NEED(queue_row_open(&r, key, val));
+        UNIT_NEED(queue_row_open(&r, d->state.queue, key, val));
         while (queue_row_next(&r, &e) == 0) {
             n++;
         }
@@ -359,6 +360,131 @@ static void test_versions(void)
     set_version(t.path, STORE_VERSION + 1);
     CU_ASSERT_EQUAL(store_open(&o, &s, err, sizeof(err)), ST_IO);
     CU_ASSERT(strstr(err, t.path) != NULL && strstr(err, "another version") != NULL);
+    tmpdir_remove(&t);
+}
+
+/* ---- version 3: no checksums ---- */
+
+static void put_raw(MDB_txn *txn, MDB_dbi dbi, MDB_val key, const void *p, size_t n)
+{
+    MDB_val val = {n, (void *)(uintptr_t)p};
+
+    UNIT_NEED(mdb_put(txn, dbi, &key, &val, 0) == 0);
+}
+
+/* As version 3 cut them: 4 bytes of length, then 2000 bytes in a piece. */
+static void strip_objects(MDB_txn *txn, MDB_dbi dbi, size_t kn)
+{
+    struct scratch tmp = {0};
+    uint8_t k[OBJECT_KEY + 4] = {0};
+    bool started = false;
+    MDB_cursor *cur;
+    MDB_val whole;
+
+    UNIT_NEED(mdb_cursor_open(txn, dbi, &cur) == 0);
+    while (object_next(cur, k, kn, &tmp, &whole, &started) == 0) {
+        const size_t n = whole.mv_size + 4;
+        uint8_t *p = malloc(n);
+        uint32_t piece = 0;
+        UNIT_NEED(p != NULL);
+        put_le32(p, (uint32_t)whole.mv_size);
+        memcpy(p + 4, whole.mv_data, whole.mv_size);
+        UNIT_NEED(object_del(txn, dbi, k, kn) == 0);
+        for (size_t at = 0; at < n; at += PIECE_MAX, piece++) {
+            put_be32(k + kn, piece);
+            put_raw(txn, dbi, (MDB_val){kn + 4, k}, p + at,
+                    n - at < PIECE_MAX ? n - at : PIECE_MAX);
+        }
+        free(p);
+        mdb_cursor_close(cur); /* behind what was written */
+        UNIT_NEED(mdb_cursor_open(txn, dbi, &cur) == 0);
+        for (size_t i = kn; i > 0 && ++k[i - 1] == 0; i--) {}
+        started = false;
+    }
+    mdb_cursor_close(cur);
+    scratch_free(&tmp);
+}
+
+/* Rows without the checksum at their end; of runs also without the bit that tells of it. */
+static void strip_rows(MDB_txn *txn, MDB_dbi dbi, bool runs)
+{
+    MDB_cursor *cur;
+    MDB_val key;
+    MDB_val val;
+    uint8_t p[QUEUE_ROW_MAX];
+    uint8_t k[QUEUE_KEY];
+
+    UNIT_NEED(mdb_cursor_open(txn, dbi, &cur) == 0);
+    while (mdb_cursor_get(cur, &key, &val, MDB_NEXT) == 0) {
+        UNIT_NEED(val.mv_size >= ROW_SUM && val.mv_size <= sizeof(p));
+        memcpy(k, key.mv_data, key.mv_size); /* what is written moves the page's rows */
+        key.mv_data = k;
+        memcpy(p, val.mv_data, val.mv_size);
+        p[7] &= runs ? 0x7f : 0xff;
+        val = (MDB_val){val.mv_size - ROW_SUM, p};
+        UNIT_NEED(mdb_cursor_put(cur, &key, &val, MDB_CURRENT) == 0);
+    }
+    mdb_cursor_close(cur);
+}
+
+static void make_version_3(const char *dir)
+{
+    static const char *const marks[] = {"folded", "folding", "free_id", "newest", "stopped"};
+    const uint8_t version[4] = {3};
+    MDB_val rows = {4, (void *)(uintptr_t) "rows"};
+    struct durable *d;
+    char err[256];
+    MDB_txn *txn;
+
+    UNIT_NEED(durable_attach(dir, &d, err, sizeof(err)) == ST_OK);
+    UNIT_NEED(mdb_txn_begin(d->state.env.mdb, NULL, 0, &txn) == 0);
+    strip_objects(txn, d->state.sessions, 8);
+    strip_objects(txn, d->state.subs, SUB_KEY);
+    strip_objects(txn, d->state.bodies, 8);
+    strip_objects(txn, d->state.retained, RETAINED_KEY);
+    strip_objects(txn, d->state.wills, 8);
+    strip_rows(txn, d->state.queue, true);
+    strip_rows(txn, d->state.inbound, false);
+    strip_rows(txn, d->state.times, false);
+    for (size_t i = 0; i < 5; i++) {
+        uint8_t b[8];
+        uint64_t v;
+        UNIT_NEED(meta_get_u64(txn, d->state.meta, marks[i], &v) == 0);
+        put_le64(b, v);
+        UNIT_NEED(meta_put(txn, d->state.meta, marks[i], b, sizeof(b)) == 0);
+    }
+    UNIT_NEED(mdb_del(txn, d->state.meta, &rows, NULL) == 0);
+    UNIT_NEED(meta_put(txn, d->state.meta, "version", version, sizeof(version)) == 0);
+    UNIT_NEED(mdb_txn_commit(txn) == 0);
+    durable_detach(d);
+}
+
+/* Nothing is lost on the way from version 3, whatever is written meanwhile. */
+static void test_version_3(void)
+{
+    struct model *m = model_create(31);
+    struct tmpdir t;
+    struct store_options o;
+    struct store *s;
+    char err[256];
+
+    tmpdir_make(&t);
+    o = small(&t);
+    for (unsigned round = 0; round < 3; round++) {
+        s = store_need(&o);
+        CU_ASSERT_EQUAL(model_check(m, s, model_made(m), model_made(m)), model_made(m));
+        model_run(m, s, 1500, 50);
+        store_close(&s);
+        make_version_3(t.path);
+        CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+        s = store_need(&o);
+        CU_ASSERT_EQUAL(model_check(m, s, model_made(m), model_made(m)), model_made(m));
+        CU_ASSERT_TRUE(model_check_queues(m, s));
+        model_run(m, s, 500, 50);
+        store_close(&s);
+        CU_ASSERT_EQUAL(check_store(t.path, NULL, NULL, err, sizeof(err)), 0);
+    }
+    model_destroy(m);
     tmpdir_remove(&t);
 }
 
@@ -804,6 +930,7 @@ UNIT_TESTS = {
     UNIT_TEST(session_end)
     UNIT_TEST(session_end_later)
     UNIT_TEST(versions)
+    UNIT_TEST(version_3)
     UNIT_TEST(retained_bodies)
     UNIT_TEST(no_commit_for_nothing)
     UNIT_TEST(answers_together)

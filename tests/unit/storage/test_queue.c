@@ -55,7 +55,7 @@ static void test_rows(void)
     struct queue_entry e;
 
     CU_ASSERT_EQUAL(n, 2 * ENTRY_HEAD + 6);
-    UNIT_NEED(queue_row_open(&r, key_of(k, 4, 7), (MDB_val){n, room}));
+    UNIT_NEED(queue_row_parse(&r, 7, key_of(k, 4, 7), (MDB_val){n, room}));
     CU_ASSERT(r.session == 4 && r.seq == 7);
     CU_ASSERT(queue_row_next(&r, &e) == 0 && same_entry(&e, &a));
     CU_ASSERT(queue_row_next(&r, &e) == 0 && same_entry(&e, &b));
@@ -66,15 +66,15 @@ static void test_rows(void)
         UNIT_NEED(part != NULL);
         memcpy(part, room, cut);
         if (cut != ENTRY_HEAD && cut != 28 && cut != 32 &&
-            queue_row_open(&r, key_of(k, 4, 7), (MDB_val){cut, part})) {
+            queue_row_parse(&r, 7, key_of(k, 4, 7), (MDB_val){cut, part})) {
             while ((rc = queue_row_next(&r, &e)) == 0) {}
         }
         CU_ASSERT_EQUAL(rc, MDB_CORRUPTED);
         free(part);
     }
-    UNIT_NEED(queue_row_open(&r, key_of(k, 4, 8), (MDB_val){n, room}));
+    UNIT_NEED(queue_row_parse(&r, 7, key_of(k, 4, 8), (MDB_val){n, room}));
     CU_ASSERT_EQUAL(queue_row_next(&r, &e), MDB_CORRUPTED); /* below its key */
-    CU_ASSERT_FALSE(queue_row_open(&r, (MDB_val){15, k}, (MDB_val){n, room}));
+    CU_ASSERT_FALSE(queue_row_parse(&r, 7, (MDB_val){15, k}, (MDB_val){n, room}));
 }
 
 /* As versions 1 and 2 wrote it; the bytes written. */
@@ -109,7 +109,7 @@ static void test_old_rows(void)
         struct queue_row r;
         struct queue_entry e;
 
-        UNIT_NEED(queue_row_open(&r, key_of(k, 4, 12), (MDB_val){n, room}));
+        UNIT_NEED(queue_row_parse(&r, 7, key_of(k, 4, 12), (MDB_val){n, room}));
         CU_ASSERT(queue_row_next(&r, &e) == 0 && same_entry(&e, &want));
         CU_ASSERT_EQUAL(queue_row_next(&r, &e), MDB_NOTFOUND);
     }
