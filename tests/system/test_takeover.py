@@ -6,9 +6,13 @@ about will and session. `test_takeover.py --rounds N` takes N rounds in each tes
 """
 
 import os
+import random
+import socket
+import struct
 import sys
 import threading
 import time
+import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from broker import *  # noqa: E402,F403
@@ -138,6 +142,69 @@ class OnDisk(BrokerTest, Rounds):
                 ack = self.back(client_id, 5, clean=False, props=props((SESSION_EXPIRY, 50)))
                 self.assertEqual(ack.body[0], present, (i, expiry))
         sub.expect_nothing()
+
+
+class AnyEnd(unittest.TestCase, Rounds):
+    """Every way to go, over TCP and unix sockets, a fresh seed each time.
+
+    Not more is written than the broker's kernel takes at once where the client's forgets the rest: it does when it
+    resets, and it resets when something lies unread at close().
+    """
+
+    def go(self, c, how):
+        if how == "reset":
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if how == "half":  # closed when the next one is connected
+            c.sock.shutdown(socket.SHUT_WR)
+        else:
+            c.close()
+
+    def one(self, b, rng, i):
+        """Writes, goes, is back; the number of messages, and whether it had said goodbye."""
+        how = rng.choice(("close", "reset", "half"))
+        qos = rng.randrange(3)
+        size, n = rng.choice((5, 100, 1000)), rng.choice((1, 5, 20, 300))
+        whole = how == "half" or (how == "close" and qos == 0)
+        if not whole:
+            n = min(n, 60000 // (size + 20))
+        bye = rng.random() < 0.5
+        client_id = "any%d" % rng.randrange(8)
+        c = Client(rng.choice(b.addresses))
+        c.send(connect(client_id, clean=rng.random() < 0.5, will=Will("any-will/%d" % i, "w")))
+        if whole or rng.random() < 0.5:
+            c.expect_type(CONNACK)
+        c.send(*(publish("any/%d" % i, b"%d " % k + bytes(size), qos, self.pid(i * 300 + k) if qos else None)
+                 for k in range(n)), *([disconnect()] if bye else []))
+        self.go(c, how)
+        with Client(rng.choice(b.addresses)) as back:
+            back.send(connect(client_id, clean=rng.random() < 0.5))
+            back.expect_type(CONNACK)
+            back.send(disconnect())
+        c.close()
+        return n, bye
+
+    def rounds(self, config):
+        seed = random.SystemRandom().randrange(1 << 32)
+        rng = random.Random(seed)
+        with self.subTest(seed=seed), Broker(config, ["listener {port} 127.0.0.1", "listener 0 {dir}/s"]) as b:
+            sub = b.connect("sub-any", clean=False).subscribe(("any/#", 1), ("any-will/#", 1))
+            seen, wills = set(), set()
+            for i in range(ROUNDS):
+                n, bye = self.one(b, rng, i)
+                wills |= set() if bye else {"any-will/%d" % i}
+                while sum(topic == "any/%d" % i for topic, _ in seen) < n:
+                    seen |= {(m.topic, m.payload) for m in sub.take(1)}
+                seen = {(topic, payload) for topic, payload in seen if topic.startswith("any-will")}
+            while seen < {(topic, b"w") for topic in wills}:
+                seen |= {(m.topic, m.payload) for m in sub.take(1)}
+            sub.expect_nothing(0.2)
+            self.assertEqual(seen, {(topic, b"w") for topic in wills})
+
+    def test_memory(self):
+        self.rounds("shards 4\nmax_queued_messages 0")
+
+    def test_disk(self):
+        self.rounds("shards 4\npersistence true\npersistence_location {dir}/")
 
 
 class Ends(BrokerTest, Rounds):
