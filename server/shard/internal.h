@@ -692,6 +692,18 @@ struct in_id *idset_add(struct idset *s, uint16_t packet_id); /* NULL: no memory
 void idset_remove(struct idset *s, uint16_t packet_id);
 void idset_free(struct idset *s);
 
+/* outq.c, for offer.c */
+void outq_move_to(struct out_msg *o, enum out_state s); /* a step that the states allow */
+/* Its connection would take a packet now. */
+bool outq_can_send(const struct shard *sh, const struct client *c);
+bool outq_flight_has_room(const struct shard *sh, const struct outq *q);
+/* Gives it a packet id and puts it last in flight; false: no memory or no id. */
+bool outq_enter_flight(struct outq *q, struct out_msg *o);
+enum out_state outq_wait_state(const struct out_msg *o); /* once it has been sent */
+/* Whether a message's content is needed no more once it is sent: the session ends with this
+ * connection, so it is never sent again, and no group (0: none) has another member for it. */
+bool outq_goes_once(const struct client *c, uint64_t group);
+
 /* outq.c, for spill.c */
 struct out_msg *outq_create(struct shard *sh, struct outq *q, const struct encode *e);
 /* A reference to its message. False: no memory, for one that was lent. */

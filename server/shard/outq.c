@@ -32,7 +32,7 @@ static const struct {
     [OUT_WAIT_PUBCOMP] = {0},
 };
 
-static void move_to(struct out_msg *o, enum out_state s)
+void outq_move_to(struct out_msg *o, enum out_state s)
 {
     assert((moves[o->state].next >> s) & 1u);
     o->state = (uint8_t)s;
@@ -328,7 +328,7 @@ void outq_free(struct shard *sh, struct client *c)
 
 /* ---- sending ---- */
 
-static bool can_send(const struct shard *sh, const struct client *c)
+bool outq_can_send(const struct shard *sh, const struct client *c)
 {
     return c->link != NULL && c->link->state == LINK_OPEN && !link_is_full(sh, c->link);
 }
@@ -351,14 +351,14 @@ static struct encode encode_of(const struct out_msg *o)
 
 /* Whether its content is needed no more once it is sent: the session ends with this connection, so
  * it is never sent again, and no group has another member for it. */
-static bool goes_once(const struct client *c, uint64_t group)
+bool outq_goes_once(const struct client *c, uint64_t group)
 {
     return !c->stored && group == 0;
 }
 
 static void let_go(const struct client *c, struct out_msg *o)
 {
-    if (goes_once(c, o->extra == NULL ? 0 : o->extra->group)) {
+    if (outq_goes_once(c, o->extra == NULL ? 0 : o->extra->group)) {
         message_unref(o->msg);
         o->msg = NULL;
     }
@@ -399,7 +399,7 @@ static bool pump_flight(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
 
-    while (q->resend != NULL && can_send(sh, c)) {
+    while (q->resend != NULL && outq_can_send(sh, c)) {
         struct out_msg *o = q->resend;
 
         if (o->state == OUT_WAIT_STORE) {
@@ -448,17 +448,17 @@ static bool record_id(struct shard *sh, struct client *c, struct out_msg *o)
         if (!ticket_lazy_wait(sh, c, o)) {
             return false;
         }
-        move_to(o, OUT_WAIT_STORE);
+        outq_move_to(o, OUT_WAIT_STORE);
     }
     return true;
 }
 
-static enum out_state wait_state(const struct out_msg *o)
+enum out_state outq_wait_state(const struct out_msg *o)
 {
     return o->qos == 1 ? OUT_WAIT_PUBACK : OUT_WAIT_PUBREC;
 }
 
-static bool enter_flight(struct outq *q, struct out_msg *o)
+bool outq_enter_flight(struct outq *q, struct out_msg *o)
 {
     if (take_id(q, o) == 0) {
         return false;
@@ -479,9 +479,9 @@ bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bo
     out_list_append(&q->inflight, o);
     q->inflight_bytes += o->payload;
     o->sent = true; /* it may have been: DUP */
-    move_to(o, wait_state(o));
+    outq_move_to(o, outq_wait_state(o));
     if (received) {
-        move_to(o, OUT_WAIT_PUBCOMP);
+        outq_move_to(o, OUT_WAIT_PUBCOMP);
     }
     if (q->resend == NULL) {
         q->resend = o;
@@ -489,7 +489,7 @@ bool outq_put_inflight(struct outq *q, struct out_msg *o, uint16_t packet_id, bo
     return true;
 }
 
-static bool flight_has_room(const struct shard *sh, const struct outq *q)
+bool outq_flight_has_room(const struct shard *sh, const struct outq *q)
 {
     return q->inflight.count < q->window &&
            (sh->cfg->max_inflight_bytes == 0 || q->inflight.count == 0 ||
@@ -524,11 +524,11 @@ static bool pump_queue(struct shard *sh, struct client *c)
         send_qos0(sh, c, o);
         return true;
     }
-    if (!flight_has_room(sh, q) || (sh->keeps && o->wait != NULL)) {
+    if (!outq_flight_has_room(sh, q) || (sh->keeps && o->wait != NULL)) {
         return false;
     }
     out_list_remove(&q->queue, o);
-    if (!enter_flight(q, o)) {
+    if (!outq_enter_flight(q, o)) {
         list_prepend(&q->queue, o);
         return starve(sh, c);
     }
@@ -540,7 +540,7 @@ static bool pump_queue(struct shard *sh, struct client *c)
         return starve(sh, c);
     }
     if (o->state == OUT_QUEUED) {
-        move_to(o, wait_state(o));
+        outq_move_to(o, outq_wait_state(o));
     }
     return true;
 }
@@ -553,7 +553,7 @@ void outq_pump(struct shard *sh, struct client *c)
         return; /* nothing waits */
     }
     (void)pump_flight(sh, c);
-    while (q->queue.first != NULL && can_send(sh, c) && pump_queue(sh, c)) {
+    while (q->queue.first != NULL && outq_can_send(sh, c) && pump_queue(sh, c)) {
         (void)pump_flight(sh, c);
     }
     spill_read(sh, c);
@@ -598,280 +598,6 @@ void outq_connected(struct shard *sh, struct client *c)
     outq_pump(sh, c);
 }
 
-/* ---- new messages ---- */
-
-static void drop(struct shard *sh, struct client *c, enum metric why)
-{
-    shard_count(sh, why, 1);
-    if (c->out != NULL) {
-        c->out->dropped++;
-    }
-    if (!c->queue_told) {
-        c->queue_told = true;
-        log_limited(sh->b->log, LOGL_NOTICE, LOGR_QUEUE_FULL,
-                    "client " CLIENT_FMT ": messages are being dropped: %s", CLIENT_ARGS(c),
-                    metric_help(why));
-    }
-}
-
-bool outq_is_idle(const struct shard *sh, const struct client *c)
-{
-    const struct outq *q = c->out;
-
-    return can_send(sh, c) && (q == NULL || (q->queue.first == NULL && !spill_is_wanted(sh, c) &&
-                                             flight_has_room(sh, q)));
-}
-
-static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
-{
-    const struct config *cfg = sh->cfg;
-
-    uint64_t n = q->queue.count + q->disk.fresh.count + q->disk.count;
-
-    return (cfg->max_queued_messages == 0 || n < cfg->max_queued_messages) &&
-           (cfg->max_queued_bytes == 0 ||
-            q->bytes + sizeof(struct out_msg) + message_size(m) <= cfg->max_queued_bytes);
-}
-
-bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m)
-{
-    return c->out == NULL || queue_has_room(sh, c->out, m);
-}
-
-/* The entry and, where it has one, its packet id, in the publish's ticket. False: no memory, and
- * the ticket is refused. */
-static bool record_entry(struct shard *sh, struct client *c, struct out_msg *o,
-                         struct ticket_part *part)
-{
-    struct store_op *op;
-
-    o->seq = ++c->out->next_seq;
-    op = ticket_op(part, ST_ENTRY_PUT);
-    if (op == NULL || !ticket_wait(part, c, o)) {
-        return false;
-    }
-    op->session = client_session(c);
-    op->seq = o->seq;
-    op->body = o->msg->body_id;
-    op->packet_id = o->packet_id;
-    op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
-    op->number = o->extra == NULL || o->extra->nids == 0 ? 0
-                 : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
-                                                         : o->extra->ids[0];
-    op->expires_ms = o->msg->expires_ms;
-    op->group = o->extra == NULL || o->extra->group == 0 ? 0 : share_mark(sh, c, o->extra->group);
-    if (o->qos == 2 && o->packet_id != 0) {
-        move_to(o, OUT_WAIT_STORE);
-    }
-    return true;
-}
-
-/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
-static void lose(struct shard *sh, struct client *c, struct ticket_part *part)
-{
-    drop(sh, c, METRIC_DROPPED_MEMORY);
-    if (part != NULL) {
-        ticket_refuse(part);
-    }
-}
-
-static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
-                               struct encode *e)
-{
-    struct ticket_part *part = c->durable && c->stored && d != NULL ? d->part : NULL;
-    struct outq *q = outq_of(sh, c);
-    bool behind;
-    bool direct;
-    bool at_once;
-    struct out_msg *o;
-
-    if (q == NULL) {
-        lose(sh, c, part);
-        return;
-    }
-    behind = part != NULL && spill_is_wanted(sh, c);
-    direct = !behind && q->queue.first == NULL && can_send(sh, c) && flight_has_room(sh, q);
-    if (!direct && !queue_has_room(sh, q, e->msg)) {
-        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
-        return;
-    }
-    o = outq_create(sh, q, e);
-    if (o == NULL) {
-        lose(sh, c, part);
-        return;
-    }
-    if (direct && !enter_flight(q, o)) {
-        direct = false;
-        link_dirty(sh, c->link); /* no memory, or no id: tried again at the end of the turn */
-    }
-    /* The usual case: last in flight, and the first this connection has not seen. */
-    at_once = direct && q->resend == o && q->counted < q->window;
-    if ((!(at_once && goes_once(c, e->group)) && !outq_hold(o, e)) ||
-        (part != NULL && !record_entry(sh, c, o, part))) {
-        if (direct) {
-            outq_leave_flight(q, o);
-        }
-        outq_destroy(sh, q, o);
-        lose(sh, c, part);
-        return;
-    }
-    if (!direct) {
-        out_list_append(behind ? &q->disk.fresh : &q->queue, o);
-    }
-    if (direct && o->state == OUT_QUEUED) {
-        move_to(o, wait_state(o));
-    }
-    if (!at_once || o->state == OUT_WAIT_STORE) {
-        if (part != NULL) {
-            ticket_urgent(part);
-        }
-        return;
-    }
-    e->packet_id = o->packet_id;
-    switch (encode_publish(sh, c->link, e)) {
-    case ENCODE_OK:
-        o->sent = true;
-        o->counted = true;
-        q->counted++;
-        q->resend = NULL;
-        break;
-    case ENCODE_DROPPED:
-        outq_done(sh, c, o);
-        break;
-    case ENCODE_NOMEM:
-        break;
-    }
-}
-
-static void offer_qos0(struct shard *sh, struct client *c, const struct encode *e)
-{
-    struct outq *q;
-    struct out_msg *o;
-
-    /* Not behind messages that wait for the window: QoS 0 has none. */
-    if ((c->out == NULL || c->out->queued_qos0 == 0) && can_send(sh, c)) {
-        (void)encode_publish(sh, c->link, e);
-        return;
-    }
-    if (c->link == NULL && !sh->cfg->queue_qos0_messages) {
-        return; /* no QoS 0 for who is not there */
-    }
-    q = outq_of(sh, c);
-    if (q == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
-        return;
-    }
-    if (!queue_has_room(sh, q, e->msg)) {
-        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
-        return;
-    }
-    o = outq_create(sh, q, e);
-    if (o != NULL && !outq_hold(o, e)) {
-        outq_destroy(sh, q, o);
-        o = NULL;
-    }
-    if (o == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
-        return;
-    }
-    out_list_append(&q->queue, o);
-    q->queued_qos0++;
-}
-
-void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const struct copy *copy)
-{
-    struct client *c = copy->client;
-    struct encode e = {.msg = m,
-                       .of = d,
-                       .ids = copy->nids > 1 ? sh->ids + copy->ids_at : &copy->id,
-                       .nids = copy->nids,
-                       .group = copy->group,
-                       .qos = copy->qos,
-                       .retain = copy->retain};
-
-    if (c->dying) {
-        return; /* its subscriptions are being removed in slices */
-    }
-    if (e.qos == 0) {
-        offer_qos0(sh, c, &e);
-    } else {
-        offer_acknowledged(sh, d, c, &e);
-    }
-}
-
-/* ---- messages of shared groups ---- */
-
-static bool may_move(const struct out_msg *o, bool session_ends)
-{
-    if (o->extra == NULL || o->extra->group == 0 || o->msg == NULL) {
-        return false;
-    }
-    /* QoS 2 once sent never moves [MQTT-4.8.2-5]; QoS 1 in flight when its session ends
-     * [MQTT-4.8.2-4]. */
-    return !o->sent || (session_ends && o->qos == 1);
-}
-
-/* Moves one message of a list on; it is gone afterwards, if there is memory. */
-static void move_on(struct shard *sh, struct client *c, struct out_list *l, struct out_msg *o)
-{
-    struct outq *q = c->out;
-
-    ticket_keep(o); /* before its ticket vanishes as if it had been acknowledged */
-    if (!share_move(sh, c, o)) {
-        return;
-    }
-    if (l == &q->inflight) {
-        outq_done(sh, c, o);
-        return;
-    }
-    out_list_remove(l, o);
-    q->queued_qos0 -= o->qos == 0;
-    ticket_entry_del(sh, c, o);
-    outq_destroy(sh, q, o);
-}
-
-static void move_list(struct shard *sh, struct client *c, struct out_list *l, bool session_ends)
-{
-    struct out_msg *next;
-
-    for (struct out_msg *o = l->first; o != NULL; o = next) {
-        next = o->next;
-        if (may_move(o, session_ends) &&
-            (session_ends || share_has_others_online(sh, c, o->extra->group))) {
-            move_on(sh, c, l, o);
-        }
-    }
-}
-
-void outq_move_shared(struct shard *sh, struct client *c, bool session_ends)
-{
-    if (c->out != NULL && c->nshared > 0 && !sh->ending) {
-        move_list(sh, c, &c->out->inflight, session_ends);
-        move_list(sh, c, &c->out->queue, session_ends);
-        move_list(sh, c, &c->out->disk.fresh, session_ends);
-    }
-}
-
-void outq_move_group(struct shard *sh, struct client *c, uint64_t group)
-{
-    struct out_list *lists[2];
-    struct out_msg *next;
-
-    if (c->out == NULL || shares_find(sh->b->shares, group) == NULL) {
-        return; /* nobody else: it stays with the client */
-    }
-    lists[0] = &c->out->inflight;
-    lists[1] = &c->out->queue;
-    for (int i = 0; i < 2; i++) {
-        for (struct out_msg *o = lists[i]->first; o != NULL; o = next) {
-            next = o->next;
-            if (may_move(o, false) && o->extra->group == group) {
-                move_on(sh, c, lists[i], o);
-            }
-        }
-    }
-}
-
 /* ---- acknowledgements ---- */
 
 /* Acknowledgements come in the order of sending: the next one's message is at hand when it is
@@ -905,7 +631,7 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
         (void)starve(sh, c);
         return;
     }
-    move_to(o, OUT_WAIT_PUBCOMP);
+    outq_move_to(o, OUT_WAIT_PUBCOMP);
     unaccount_bytes(sh, c->out, o);
     if (o->msg != NULL) {
         message_unref(o->msg);
@@ -927,7 +653,7 @@ void outq_received(struct shard *sh, struct client *c, struct out_msg *o)
 void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)
 {
     if (o->state == OUT_WAIT_STORE) {
-        move_to(o, OUT_WAIT_PUBREC);
+        outq_move_to(o, OUT_WAIT_PUBREC);
     }
     spill_settle(sh, c);
     outq_pump(sh, c);
@@ -954,7 +680,7 @@ void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool co
         out_list_remove(l, o);
         out_list_append(&q->queue, o);
     } else if (o->state == OUT_WAIT_STORE) {
-        move_to(o, OUT_WAIT_PUBREC);
+        outq_move_to(o, OUT_WAIT_PUBREC);
     }
     spill_settle(sh, c);
     outq_pump(sh, c);

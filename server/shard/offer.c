@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A new message is offered to a session: sent at once, queued behind what waits, or dropped.
+ */
+#include "server/shard/ticket.h"
+
+static void drop(struct shard *sh, struct client *c, enum metric why)
+{
+    shard_count(sh, why, 1);
+    if (c->out != NULL) {
+        c->out->dropped++;
+    }
+    if (!c->queue_told) {
+        c->queue_told = true;
+        log_limited(sh->b->log, LOGL_NOTICE, LOGR_QUEUE_FULL,
+                    "client " CLIENT_FMT ": messages are being dropped: %s", CLIENT_ARGS(c),
+                    metric_help(why));
+    }
+}
+
+bool outq_is_idle(const struct shard *sh, const struct client *c)
+{
+    const struct outq *q = c->out;
+
+    return outq_can_send(sh, c) &&
+           (q == NULL ||
+            (q->queue.first == NULL && !spill_is_wanted(sh, c) && outq_flight_has_room(sh, q)));
+}
+
+static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
+{
+    const struct config *cfg = sh->cfg;
+
+    uint64_t n = q->queue.count + q->disk.fresh.count + q->disk.count;
+
+    return (cfg->max_queued_messages == 0 || n < cfg->max_queued_messages) &&
+           (cfg->max_queued_bytes == 0 ||
+            q->bytes + sizeof(struct out_msg) + message_size(m) <= cfg->max_queued_bytes);
+}
+
+bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m)
+{
+    return c->out == NULL || queue_has_room(sh, c->out, m);
+}
+
+/* The entry and, where it has one, its packet id, in the publish's ticket. False: no memory, and
+ * the ticket is refused. */
+static bool record_entry(struct shard *sh, struct client *c, struct out_msg *o,
+                         struct ticket_part *part)
+{
+    struct store_op *op;
+
+    o->seq = ++c->out->next_seq;
+    op = ticket_op(part, ST_ENTRY_PUT);
+    if (op == NULL || !ticket_wait(part, c, o)) {
+        return false;
+    }
+    op->session = client_session(c);
+    op->seq = o->seq;
+    op->body = o->msg->body_id;
+    op->packet_id = o->packet_id;
+    op->flags = (uint8_t)(o->qos | (o->retain ? 4 : 0));
+    op->number = o->extra == NULL || o->extra->nids == 0 ? 0
+                 : o->extra->nids > 1                    ? SUB_IDS_SEVERAL
+                                                         : o->extra->ids[0];
+    op->expires_ms = o->msg->expires_ms;
+    op->group = o->extra == NULL || o->extra->group == 0 ? 0 : share_mark(sh, c, o->extra->group);
+    if (o->qos == 2 && o->packet_id != 0) {
+        outq_move_to(o, OUT_WAIT_STORE);
+    }
+    return true;
+}
+
+/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
+static void lose(struct shard *sh, struct client *c, struct ticket_part *part)
+{
+    drop(sh, c, METRIC_DROPPED_MEMORY);
+    if (part != NULL) {
+        ticket_refuse(part);
+    }
+}
+
+static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
+                               struct encode *e)
+{
+    struct ticket_part *part = c->durable && c->stored && d != NULL ? d->part : NULL;
+    struct outq *q = outq_of(sh, c);
+    bool behind;
+    bool direct;
+    bool at_once;
+    struct out_msg *o;
+
+    if (q == NULL) {
+        lose(sh, c, part);
+        return;
+    }
+    behind = part != NULL && spill_is_wanted(sh, c);
+    direct =
+        !behind && q->queue.first == NULL && outq_can_send(sh, c) && outq_flight_has_room(sh, q);
+    if (!direct && !queue_has_room(sh, q, e->msg)) {
+        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
+        return;
+    }
+    o = outq_create(sh, q, e);
+    if (o == NULL) {
+        lose(sh, c, part);
+        return;
+    }
+    if (direct && !outq_enter_flight(q, o)) {
+        direct = false;
+        link_dirty(sh, c->link); /* no memory, or no id: tried again at the end of the turn */
+    }
+    /* The usual case: last in flight, and the first this connection has not seen. */
+    at_once = direct && q->resend == o && q->counted < q->window;
+    if ((!(at_once && outq_goes_once(c, e->group)) && !outq_hold(o, e)) ||
+        (part != NULL && !record_entry(sh, c, o, part))) {
+        if (direct) {
+            outq_leave_flight(q, o);
+        }
+        outq_destroy(sh, q, o);
+        lose(sh, c, part);
+        return;
+    }
+    if (!direct) {
+        out_list_append(behind ? &q->disk.fresh : &q->queue, o);
+    }
+    if (direct && o->state == OUT_QUEUED) {
+        outq_move_to(o, outq_wait_state(o));
+    }
+    if (!at_once || o->state == OUT_WAIT_STORE) {
+        if (part != NULL) {
+            ticket_urgent(part);
+        }
+        return;
+    }
+    e->packet_id = o->packet_id;
+    switch (encode_publish(sh, c->link, e)) {
+    case ENCODE_OK:
+        o->sent = true;
+        o->counted = true;
+        q->counted++;
+        q->resend = NULL;
+        break;
+    case ENCODE_DROPPED:
+        outq_done(sh, c, o);
+        break;
+    case ENCODE_NOMEM:
+        break;
+    }
+}
+
+static void offer_qos0(struct shard *sh, struct client *c, const struct encode *e)
+{
+    struct outq *q;
+    struct out_msg *o;
+
+    /* Not behind messages that wait for the window: QoS 0 has none. */
+    if ((c->out == NULL || c->out->queued_qos0 == 0) && outq_can_send(sh, c)) {
+        (void)encode_publish(sh, c->link, e);
+        return;
+    }
+    if (c->link == NULL && !sh->cfg->queue_qos0_messages) {
+        return; /* no QoS 0 for who is not there */
+    }
+    q = outq_of(sh, c);
+    if (q == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    if (!queue_has_room(sh, q, e->msg)) {
+        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
+        return;
+    }
+    o = outq_create(sh, q, e);
+    if (o != NULL && !outq_hold(o, e)) {
+        outq_destroy(sh, q, o);
+        o = NULL;
+    }
+    if (o == NULL) {
+        drop(sh, c, METRIC_DROPPED_MEMORY);
+        return;
+    }
+    out_list_append(&q->queue, o);
+    q->queued_qos0++;
+}
+
+void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const struct copy *copy)
+{
+    struct client *c = copy->client;
+    struct encode e = {.msg = m,
+                       .of = d,
+                       .ids = copy->nids > 1 ? sh->ids + copy->ids_at : &copy->id,
+                       .nids = copy->nids,
+                       .group = copy->group,
+                       .qos = copy->qos,
+                       .retain = copy->retain};
+
+    if (c->dying) {
+        return; /* its subscriptions are being removed in slices */
+    }
+    if (e.qos == 0) {
+        offer_qos0(sh, c, &e);
+    } else {
+        offer_acknowledged(sh, d, c, &e);
+    }
+}
