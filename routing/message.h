@@ -83,9 +83,13 @@ static inline const uint8_t *message_props(const struct message *m)
     return m->data + 2 + m->topic_n + m->payload_n;
 }
 /* Bytes of memory the message takes: what limits and budgets count. */
+static inline size_t message_size_of(size_t topic_n, size_t payload_n, size_t props_n)
+{
+    return sizeof(struct message) + 2 + topic_n + payload_n + props_n;
+}
 static inline size_t message_size(const struct message *m)
 {
-    return sizeof(*m) + 2 + m->topic_n + m->payload_n + m->props_n;
+    return message_size_of(m->topic_n, m->payload_n, m->props_n);
 }
 
 #endif

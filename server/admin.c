@@ -92,9 +92,9 @@ static int64_t heap_maximum(const struct admin *a)
 
 static int64_t dropped(const struct admin *a)
 {
-    return (int64_t)(a->sum[METRIC_DROPPED_QUEUE_FULL] + a->sum[METRIC_DROPPED_MEMORY] +
-                     a->sum[METRIC_DROPPED_TOO_LARGE] + a->sum[METRIC_DROPPED_NO_MEMBER] +
-                     a->sum[METRIC_DROPPED_EXPIRED]);
+    return (int64_t)(a->sum[METRIC_DROPPED_QUEUE_FULL] + a->sum[METRIC_DROPPED_OUTPUT_FULL] +
+                     a->sum[METRIC_DROPPED_MEMORY] + a->sum[METRIC_DROPPED_TOO_LARGE] +
+                     a->sum[METRIC_DROPPED_NO_MEMBER] + a->sum[METRIC_DROPPED_EXPIRED]);
 }
 
 static int64_t connects(const struct admin *a)
@@ -276,6 +276,8 @@ static const struct row rows[] = {
     FROM_NUMBER("heap/maximum", heap_maximum, "the most bytes allocated at a time"),
 
     FROM_COUNTER("noctule/dropped/queue_full", DROPPED_QUEUE_FULL, "a session's queue was full"),
+    FROM_COUNTER("noctule/dropped/output_full", DROPPED_OUTPUT_FULL,
+                 "QoS 0 for a client that does not read"),
     FROM_COUNTER("noctule/dropped/memory", DROPPED_MEMORY, "memory_limit"),
     FROM_COUNTER("noctule/dropped/too_large", DROPPED_TOO_LARGE, "above a packet size"),
     FROM_COUNTER("noctule/dropped/no_member", DROPPED_NO_MEMBER, "a shared group without members"),

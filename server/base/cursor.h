@@ -13,7 +13,7 @@
 
 #include "server/base/span.h"
 
-#include <assert.h>
+#include "server/base/check.h"
 
 struct cursor {
     const uint8_t *p;   /* next byte */
@@ -25,13 +25,13 @@ static inline struct cursor cur_of(struct span s)
     /* Not NULL even for SPAN_NULL: arithmetic on a null pointer is undefined, with 0 as well. */
     const uint8_t *p = s.p != NULL ? s.p : (const uint8_t *)"";
 
-    assert(s.p != NULL || s.n == 0);
+    check(s.p != NULL || s.n == 0);
     return (struct cursor){p, p + s.n};
 }
 
 static inline size_t cur_left(const struct cursor *c)
 {
-    assert(c->p <= c->end);
+    check(c->p <= c->end);
     return (size_t)(c->end - c->p);
 }
 

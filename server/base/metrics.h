@@ -32,6 +32,7 @@
     X(PUBLISH_BYTES_RECEIVED, "payload bytes received")                                            \
     X(PUBLISH_BYTES_SENT, "payload bytes sent")                                                    \
     X(DROPPED_QUEUE_FULL, "messages dropped: session queue at its limit")                          \
+    X(DROPPED_OUTPUT_FULL, "messages dropped: QoS 0, and their reader does not read")              \
     X(DROPPED_MEMORY, "messages dropped or refused: memory limit")                                 \
     X(DROPPED_TOO_LARGE, "messages dropped: above the client's packet size")                       \
     X(DROPPED_NO_MEMBER, "messages dropped: no member of their shared group left")                 \

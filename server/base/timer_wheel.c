@@ -5,7 +5,7 @@
  */
 #include "server/base/timer_wheel.h"
 
-#include <assert.h>
+#include "server/base/check.h"
 #include <limits.h>
 
 #define SLOT_BITS 6
@@ -27,7 +27,7 @@ static void list_add(struct timer *head, struct timer *t)
 
 static void list_del(struct timer *t)
 {
-    assert(t->prev->next == t && t->next->prev == t);
+    check(t->prev->next == t && t->next->prev == t);
     t->prev->next = t->next;
     t->next->prev = t->prev;
     t->next = NULL;
@@ -68,15 +68,15 @@ static void place(struct timer_wheel *w, struct timer *t)
     }
     slot = (unsigned)(tick >> (SLOT_BITS * level)) & SLOT_MASK;
     /* The present tick's slot was emptied when it was entered: nobody would look there in time. */
-    assert(level == TIMER_LEVELS - 1 ||
-           slot != ((unsigned)(w->tick >> (SLOT_BITS * level)) & SLOT_MASK));
+    check(level == TIMER_LEVELS - 1 ||
+          slot != ((unsigned)(w->tick >> (SLOT_BITS * level)) & SLOT_MASK));
     list_add(&w->slot[level][slot], t);
     w->used[level] |= (uint64_t)1 << slot;
 }
 
 void timer_set(struct timer_wheel *w, struct timer *t, int64_t deadline_ms)
 {
-    assert(t->fn != NULL);
+    check(t->fn != NULL);
     if (timer_is_set(t)) {
         list_del(t);
     } else {
@@ -89,7 +89,7 @@ void timer_set(struct timer_wheel *w, struct timer *t, int64_t deadline_ms)
 void timer_cancel(struct timer_wheel *w, struct timer *t)
 {
     if (timer_is_set(t)) {
-        assert(w->count > 0);
+        check(w->count > 0);
         list_del(t);
         w->count--;
     }
@@ -164,7 +164,7 @@ bool timer_wheel_advance(struct timer_wheel *w, int64_t now_ms, void *owner, siz
     }
     while (w->tick < target) {
         int64_t next = next_tick(w);
-        assert(next > w->tick);
+        check(next > w->tick);
         if (next > target) {
             w->tick = target;
             break;

@@ -58,14 +58,14 @@ static uint8_t first_byte(enum mqtt_type type)
 size_t ack_encode(uint8_t *p, enum mqtt_type type, enum mqtt_version v, uint16_t packet_id,
                   enum mqtt_reason reason)
 {
-    assert(type >= MQTT_PUBACK && type <= MQTT_PUBCOMP && packet_id != 0); /* [MQTT-2.2.1-3] */
+    check(type >= MQTT_PUBACK && type <= MQTT_PUBCOMP && packet_id != 0); /* [MQTT-2.2.1-3] */
     p[0] = first_byte(type);
     p[1] = 2;
     put_u16(p + 2, packet_id);
     if (v != MQTT_5 || reason == RC_SUCCESS) {
         return 4;
     }
-    assert(reason_is_allowed(type, (uint8_t)reason));
+    check(reason_is_allowed(type, (uint8_t)reason));
     p[1] = 3;
     p[4] = (uint8_t)reason;
     return 5;
@@ -77,7 +77,7 @@ size_t ack_encode_props(uint8_t *p, size_t cap, enum mqtt_type type, uint16_t pa
     const size_t remaining = 3 + props_size(props);
     uint8_t *q;
 
-    assert(reason_is_allowed(type, (uint8_t)reason) && packet_id != 0);
+    check(reason_is_allowed(type, (uint8_t)reason) && packet_id != 0);
     if (packet_size(remaining) > cap) {
         return 0;
     }

@@ -232,7 +232,7 @@ size_t connect_encode(uint8_t *p, size_t cap, const struct connect *c)
 
 size_t connack3_encode(uint8_t *p, size_t cap, bool session_present, enum mqtt3_connack rc)
 {
-    assert(rc <= CONNACK3_NOT_AUTHORIZED);
+    check(rc <= CONNACK3_NOT_AUTHORIZED);
     if (cap < 4) {
         return 0;
     }
@@ -249,7 +249,7 @@ size_t connack5_encode(uint8_t *p, size_t cap, bool session_present, enum mqtt_r
     const size_t remaining = 2 + props_size(props);
     uint8_t *q = p;
 
-    assert(reason_is_allowed(MQTT_CONNACK, (uint8_t)rc));
+    check(reason_is_allowed(MQTT_CONNACK, (uint8_t)rc));
     if (packet_size(remaining) > cap) {
         return 0;
     }
@@ -311,7 +311,7 @@ static size_t encode_reason(uint8_t *p, size_t cap, enum mqtt_type type, enum mq
     const size_t remaining = is_empty ? 0 : 1 + (has_length ? props_size(props) : 0);
     uint8_t *q = p;
 
-    assert(reason_is_allowed(type, (uint8_t)reason)); /* [MQTT-3.14.2-1], [MQTT-3.15.2-1] */
+    check(reason_is_allowed(type, (uint8_t)reason)); /* [MQTT-3.14.2-1], [MQTT-3.15.2-1] */
     if (packet_size(remaining) > cap) {
         return 0;
     }

@@ -130,7 +130,7 @@ static inline uint8_t *put_raw(uint8_t *p, struct span s)
 
 static inline uint8_t *put_bin(uint8_t *p, struct span s)
 {
-    assert(s.n <= STRING_MAX); /* the encoder has looked */
+    check(s.n <= STRING_MAX); /* the encoder has looked */
     return put_raw(put_u16(p, (uint16_t)s.n), s);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "server/codec/frame.h"
 
-#include <assert.h>
+#include "server/base/check.h"
 
 #define FLAGS(bits) (1u << (bits))
 #define ANY_FLAGS   0xffffu
@@ -104,7 +104,7 @@ static inline enum frame_rc next(struct span in, size_t max_total, const uint16_
     if (out->total > in.n) {
         return FRAME_NEED_MORE;
     }
-    assert(header >= 2 && header <= MQTT_MAX_FIXED_HEADER && header + remaining == out->total);
+    check(header >= 2 && header <= MQTT_MAX_FIXED_HEADER && header + remaining == out->total);
     out->body = span_of(in.p + header, remaining);
     return FRAME_OK;
 }
@@ -121,8 +121,8 @@ enum frame_rc frame_next_31(struct span in, size_t max_total, struct frame *out,
 
 size_t frame_put_header(uint8_t *p, uint8_t first_byte, uint32_t remaining)
 {
-    assert(remaining <= MQTT_MAX_REMAINING_LENGTH);
-    assert(((unsigned)flags_allowed[first_byte >> 4] >> (first_byte & 0x0f) & 1u) != 0);
+    check(remaining <= MQTT_MAX_REMAINING_LENGTH);
+    check(((unsigned)flags_allowed[first_byte >> 4] >> (first_byte & 0x0f) & 1u) != 0);
     p[0] = first_byte;
     return 1 + varint_put(p + 1, remaining);
 }
@@ -136,7 +136,7 @@ size_t varint_put(uint8_t *p, uint32_t v)
 {
     size_t n = 0;
 
-    assert(v <= MQTT_MAX_REMAINING_LENGTH); /* four bytes hold no more */
+    check(v <= MQTT_MAX_REMAINING_LENGTH); /* four bytes hold no more */
     while (v > 0x7f && n < 3) {
         p[n++] = (uint8_t)(v | 0x80u);
         v >>= 7;

@@ -109,7 +109,7 @@ size_t publish_encode_head(uint8_t *p, const struct publish *m, struct span prop
     const size_t remaining = remaining_of(v, m->qos, m->topic.n, props.n, m->payload.n);
     uint8_t *q = p + frame_put_header(p, first, (uint32_t)remaining);
 
-    assert(m->qos <= 2 && !(m->qos == 0 && m->dup)); /* [MQTT-3.3.1-4], [MQTT-3.3.1-2] */
+    check(m->qos <= 2 && !(m->qos == 0 && m->dup)); /* [MQTT-3.3.1-4], [MQTT-3.3.1-2] */
     q = put_bin(q, m->topic);
     *packet_id_at = 0;
     if (m->qos > 0) {
@@ -119,6 +119,6 @@ size_t publish_encode_head(uint8_t *p, const struct publish *m, struct span prop
     if (v == MQTT_5) {
         q = put_props(q, props);
     }
-    assert((size_t)(q - p) + m->payload.n == packet_size(remaining));
+    check((size_t)(q - p) + m->payload.n == packet_size(remaining));
     return (size_t)(q - p);
 }

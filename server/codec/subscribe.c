@@ -146,7 +146,7 @@ static uint8_t *put_head(uint8_t *p, size_t cap, uint8_t first, enum mqtt_versio
     if (packet_size(remaining) > cap) {
         return NULL;
     }
-    assert(packet_id != 0); /* [MQTT-2.2.1-3] */
+    check(packet_id != 0); /* [MQTT-2.2.1-3] */
     p += frame_put_header(p, first, (uint32_t)remaining);
     p = put_u16(p, packet_id);
     return v == MQTT_5 ? put_props(p, props) : p;
@@ -157,7 +157,7 @@ size_t suback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t packe
 {
     uint8_t *q = put_head(p, cap, MQTT_SUBACK << 4, v, packet_id, props, n);
 
-    assert(all_allowed(span_of(codes, n), MQTT_SUBACK, v));
+    check(all_allowed(span_of(codes, n), MQTT_SUBACK, v));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, n)) - p);
 }
 
@@ -167,7 +167,7 @@ size_t unsuback_encode(uint8_t *p, size_t cap, enum mqtt_version v, uint16_t pac
     const size_t behind = v == MQTT_5 ? n : 0;
     uint8_t *q = put_head(p, cap, MQTT_UNSUBACK << 4, v, packet_id, props, behind);
 
-    assert(all_allowed(span_of(codes, behind), MQTT_UNSUBACK, v));
+    check(all_allowed(span_of(codes, behind), MQTT_UNSUBACK, v));
     return q == NULL ? 0 : (size_t)(put_raw(q, span_of(codes, behind)) - p);
 }
 

@@ -104,7 +104,7 @@ enum conn_rc conn_read(struct conn *c, uint8_t *scratch, size_t cap, struct span
     if (rc != CONN_OK) {
         return rc;
     }
-    assert(*got <= room);
+    check(*got <= room);
     *in = span_of(at, c->tail_n + *got);
     if (at == c->tail) {
         c->tail_n += (uint32_t)*got;
@@ -141,7 +141,7 @@ bool conn_keep(struct conn *c, struct span rest, size_t want)
     size_t cap;
     uint8_t *p;
 
-    assert(want == 0 || rest.n < want); /* a whole packet would have been used */
+    check(want == 0 || rest.n < want); /* a whole packet would have been used */
     if (rest.n == 0) {
         conn_drop_tail(c);
         return true;
@@ -265,7 +265,7 @@ static void consume(struct conn *c, size_t n)
             ch->off += (uint32_t)n;
             return;
         }
-        assert(ch->off <= ch->n);
+        check(ch->off <= ch->n);
         n -= left;
         c->out_first = ch->next;
         if (c->out_first == NULL) {

@@ -14,9 +14,8 @@
 #ifndef NOCTULE_NET_CONN_H
 #define NOCTULE_NET_CONN_H
 
+#include "server/base/check.h"
 #include "server/base/span.h"
-
-#include <assert.h>
 
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -107,7 +106,7 @@ static inline uint8_t *conn_out_room(struct conn *c, size_t n)
 }
 static inline void conn_out_add(struct conn *c, size_t n)
 {
-    assert(c->out_last != NULL && c->out_last->n + n <= c->out_last->cap);
+    check(c->out_last != NULL && c->out_last->n + n <= c->out_last->cap);
     c->out_last->n += (uint32_t)n;
     c->out_n += n;
 }

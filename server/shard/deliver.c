@@ -141,6 +141,7 @@ static void merge(struct shard *sh, const struct delivery *d, struct copy *c, co
 static void give(struct shard *sh, struct delivery *d, const struct copy *c)
 {
     sh->budget--;
+    d->given++;
     outq_offer(sh, d, d->msg, c);
 }
 
@@ -432,6 +433,7 @@ void delivery_free(struct delivery *d)
 static void part_done(const struct delivery *d)
 {
     if (d->part != NULL) {
+        ticket_took(d->part, d->given, d->dropped);
         ticket_finish(d->part);
     }
 }
@@ -566,6 +568,9 @@ void deliver_now(struct shard *sh, struct delivery *d)
     job->pos = d->pos;
     job->end = d->end;
     job->pinned = d->pinned;
+    job->given = d->given;
+    job->dropped = d->dropped;
+    d->given++; /* who asks now does not know all yet */
     job_append(sh, job);
 }
 

@@ -259,6 +259,21 @@ static void store_is_full(struct shard *sh, struct link *l, const struct publish
     }
 }
 
+/* At once: nothing of it has to be stored. */
+static void acknowledge(struct shard *sh, struct link *l, const struct publish *p,
+                        const struct route *r)
+{
+    enum mqtt_reason reason = r->matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS;
+
+    if (r->dropped && !r->taken && !r->retained && l->version == MQTT_5) {
+        reason = RC_QUOTA_EXCEEDED;
+        if (p->qos == 2) {
+            idset_remove(&l->client->in_ids, p->packet_id); /* over with its PUBREC */
+        }
+    }
+    link_ack(sh, l, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id, reason);
+}
+
 static void route(struct shard *sh, struct link *l, const struct publish *p)
 {
     struct route r = {
@@ -283,8 +298,7 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
     }
     l->store_pause = false;
     if (p->qos > 0 && !r.ticketed) {
-        link_ack(sh, l, p->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, p->packet_id,
-                 r.matched ? RC_SUCCESS : RC_NO_MATCHING_SUBSCRIBERS);
+        acknowledge(sh, l, p, &r);
     }
 }
 

@@ -313,7 +313,12 @@ bool subscription_restore(struct shard *sh, struct client *c, struct span text, 
         return rc == SUBS_REPLACED;
     }
     shard_count(sh, METRIC_SUBSCRIPTIONS, 1);
-    return !o.shared || share_join(sh, c, sub, span_of(filter, filter_n));
+    if (o.shared && !share_join(sh, c, sub, span_of(filter, filter_n))) {
+        sub->shared = false; /* it did not join */
+        share_remove_sub(sh, c, sub);
+        return false;
+    }
+    return true;
 }
 
 /* Works through the packet as far as the budget goes; answers at its end. */

@@ -373,6 +373,7 @@ struct delivery {
     bool own;                    /* pushed by this very shard: counted in self_pending */
     bool owns;                   /* a reference to msg, which its only receiver may take over */
     uint32_t spare;              /* more of them, for its receivers to take */
+    uint32_t given, dropped;     /* sessions it was offered to; that had no room for it */
     struct filter_subs **pinned; /* one for each of its filters, NULL: nobody; NULL: not pinned */
 };
 
@@ -848,6 +849,9 @@ struct route {
     bool refused;  /* out: the store has no room; nothing was sent */
     bool ticketed; /* out: the answer leaves when the store has it */
     bool matched;  /* out: somebody is interested */
+    bool retained; /* out: it is a retained message */
+    bool taken;    /* out, without a ticket: a session took it, as far as is known here, */
+    bool dropped;  /* or had no room for it */
 };
 bool route_publish(struct shard *sh, struct route *r); /* false: no memory; nothing was sent */
 void route_drop(struct route *r);                      /* what is left of its message */

@@ -4,9 +4,13 @@
  */
 #include "server/shard/ticket.h"
 
-static void drop(struct shard *sh, struct client *c, enum metric why)
+/* d: NULL for replays. */
+static void drop(struct shard *sh, struct delivery *d, struct client *c, enum metric why)
 {
     shard_count(sh, why, 1);
+    if (d != NULL) {
+        d->dropped++;
+    }
     if (c->out != NULL) {
         c->out->dropped++;
     }
@@ -71,68 +75,54 @@ static bool record_entry(struct shard *sh, struct client *c, struct out_msg *o,
     return true;
 }
 
-/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
-static void lose(struct shard *sh, struct client *c, struct ticket_part *part)
+/* The part that records it for this session; NULL: it is not to be recorded. */
+static struct ticket_part *part_for(const struct shard *sh, const struct delivery *d,
+                                    const struct client *c)
 {
-    drop(sh, c, METRIC_DROPPED_MEMORY);
+    return sh->keeps && c->durable && c->stored && d != NULL ? d->part : NULL;
+}
+
+/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
+static void lose(struct shard *sh, struct delivery *d, struct client *c, struct ticket_part *part)
+{
+    drop(sh, d, c, METRIC_DROPPED_MEMORY);
     if (part != NULL) {
         ticket_refuse(part);
     }
 }
 
-static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
-                               struct encode *e)
+/* A place for the message: in flight (*direct), or for a list. NULL: no memory. */
+static struct out_msg *make_room(struct shard *sh, struct client *c, struct encode *e, bool *direct,
+                                 bool *at_once, struct ticket_part *part)
 {
-    struct ticket_part *part = c->durable && c->stored && d != NULL ? d->part : NULL;
-    struct outq *q = outq_of(sh, c);
-    bool behind;
-    bool direct;
-    bool at_once;
-    struct out_msg *o;
+    struct outq *q = c->out;
+    struct out_msg *o = outq_create(sh, q, e);
 
-    if (q == NULL) {
-        lose(sh, c, part);
-        return;
-    }
-    behind = part != NULL && spill_is_wanted(sh, c);
-    direct =
-        !behind && q->queue.first == NULL && outq_can_send(sh, c) && outq_flight_has_room(sh, q);
-    if (!direct && !queue_has_room(sh, q, e->msg)) {
-        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
-        return;
-    }
-    o = outq_create(sh, q, e);
     if (o == NULL) {
-        lose(sh, c, part);
-        return;
+        return NULL;
     }
-    if (direct && !outq_enter_flight(q, o)) {
-        direct = false;
+    if (*direct && !outq_enter_flight(q, o)) {
+        *direct = false;
         link_dirty(sh, c->link); /* no memory, or no id: tried again at the end of the turn */
     }
     /* The usual case: last in flight, and the first this connection has not seen. */
-    at_once = direct && q->resend == o && q->counted < q->window;
-    if ((!(at_once && outq_goes_once(c, e->group)) && !outq_hold(o, e)) ||
+    *at_once = *direct && q->resend == o && q->counted < q->window;
+    if ((!(*at_once && outq_goes_once(c, e->group)) && !outq_hold(o, e)) ||
         (part != NULL && !record_entry(sh, c, o, part))) {
-        if (direct) {
+        if (*direct) {
             outq_leave_flight(q, o);
         }
         outq_destroy(sh, q, o);
-        lose(sh, c, part);
-        return;
+        return NULL;
     }
-    if (!direct) {
-        out_list_append(behind ? &q->disk.fresh : &q->queue, o);
-    }
-    if (direct && o->state == OUT_QUEUED) {
-        outq_move_to(o, outq_wait_state(o));
-    }
-    if (!at_once || o->state == OUT_WAIT_STORE) {
-        if (part != NULL) {
-            ticket_urgent(part);
-        }
-        return;
-    }
+    return o;
+}
+
+/* Sends what stands last in flight, as the only one that this connection has not seen. */
+static void send_new(struct shard *sh, struct client *c, struct out_msg *o, struct encode *e)
+{
+    struct outq *q = c->out;
+
     e->packet_id = o->packet_id;
     switch (encode_publish(sh, c->link, e)) {
     case ENCODE_OK:
@@ -149,39 +139,93 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     }
 }
 
-static void offer_qos0(struct shard *sh, struct client *c, const struct encode *e)
+static void offer_acknowledged(struct shard *sh, struct delivery *d, struct client *c,
+                               struct encode *e)
 {
-    struct outq *q;
+    struct ticket_part *part = part_for(sh, d, c);
+    struct outq *q = outq_of(sh, c);
+    bool behind;
+    bool direct;
+    bool at_once;
     struct out_msg *o;
 
-    /* Not behind messages that wait for the window: QoS 0 has none. */
-    if ((c->out == NULL || c->out->queued_qos0 == 0) && outq_can_send(sh, c)) {
-        (void)encode_publish(sh, c->link, e);
-        return;
-    }
-    if (c->link == NULL && !sh->cfg->queue_qos0_messages) {
-        return; /* no QoS 0 for who is not there */
-    }
-    q = outq_of(sh, c);
     if (q == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
+        lose(sh, d, c, part);
         return;
     }
-    if (!queue_has_room(sh, q, e->msg)) {
-        drop(sh, c, METRIC_DROPPED_QUEUE_FULL);
+    behind = part != NULL && spill_is_wanted(sh, c);
+    direct =
+        !behind && q->queue.first == NULL && outq_can_send(sh, c) && outq_flight_has_room(sh, q);
+    if (!direct && !queue_has_room(sh, q, e->msg)) {
+        drop(sh, d, c, METRIC_DROPPED_QUEUE_FULL);
         return;
     }
-    o = outq_create(sh, q, e);
-    if (o != NULL && !outq_hold(o, e)) {
+    o = make_room(sh, c, e, &direct, &at_once, part);
+    if (o == NULL) {
+        lose(sh, d, c, part);
+        return;
+    }
+    if (!direct) {
+        out_list_append(behind ? &q->disk.fresh : &q->queue, o);
+    }
+    if (direct && o->state == OUT_QUEUED) {
+        outq_move_to(o, outq_wait_state(o));
+    }
+    if (at_once && o->state != OUT_WAIT_STORE) {
+        send_new(sh, c, o, e);
+    } else if (part != NULL) {
+        ticket_urgent(part);
+    }
+}
+
+/* Whether it would overtake messages that wait for their turn. Where QoS 0 is queued it has its
+ * place among them; else it has none: it waits for no window. */
+static bool waits_in_line(const struct shard *sh, const struct client *c)
+{
+    const struct outq *q = c->out;
+
+    return sh->cfg->queue_qos0_messages && q != NULL &&
+           (q->queue.first != NULL || q->resend != NULL || q->disk.fresh.first != NULL ||
+            q->disk.count > 0);
+}
+
+/* Into the queue, which is what queue_qos0_messages asks for: for who is away, and for who does not
+ * read. */
+static void queue_qos0(struct shard *sh, struct delivery *d, struct client *c,
+                       const struct encode *e)
+{
+    struct ticket_part *part = part_for(sh, d, c);
+    const bool behind = part != NULL && spill_is_wanted(sh, c);
+    struct outq *q = outq_of(sh, c);
+    struct out_msg *o;
+
+    if (q != NULL && !queue_has_room(sh, q, e->msg)) {
+        drop(sh, d, c, METRIC_DROPPED_QUEUE_FULL);
+        return;
+    }
+    o = q == NULL ? NULL : outq_create(sh, q, e);
+    if (o != NULL && (!outq_hold(o, e) || (part != NULL && !record_entry(sh, c, o, part)))) {
         outq_destroy(sh, q, o);
         o = NULL;
     }
     if (o == NULL) {
-        drop(sh, c, METRIC_DROPPED_MEMORY);
+        lose(sh, d, c, part);
         return;
     }
-    out_list_append(&q->queue, o);
-    q->queued_qos0++;
+    out_list_append(behind ? &q->disk.fresh : &q->queue, o);
+    q->queued_qos0 += !behind;
+}
+
+static void offer_qos0(struct shard *sh, struct delivery *d, struct client *c,
+                       const struct encode *e)
+{
+    if (!waits_in_line(sh, c) && outq_can_send(sh, c)) {
+        (void)encode_publish(sh, c->link, e);
+    } else if (sh->cfg->queue_qos0_messages) {
+        queue_qos0(sh, d, c, e);
+    } else if (c->link != NULL) { /* its output is full; who is not there gets no QoS 0 at all */
+        drop(sh, d, c, METRIC_DROPPED_OUTPUT_FULL);
+    }
 }
 
 void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const struct copy *copy)
@@ -199,7 +243,7 @@ void outq_offer(struct shard *sh, struct delivery *d, struct message *m, const s
         return; /* its subscriptions are being removed in slices */
     }
     if (e.qos == 0) {
-        offer_qos0(sh, c, &e);
+        offer_qos0(sh, d, c, &e);
     } else {
         offer_acknowledged(sh, d, c, &e);
     }

@@ -501,6 +501,7 @@ static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
     struct encode e = encode_of(o);
 
     (void)encode_publish(sh, c->link, &e); /* what cannot be sent is gone: QoS 0 */
+    ticket_entry_del(sh, c, o);
     outq_destroy(sh, c->out, o);
 }
 
@@ -519,6 +520,9 @@ static bool pump_queue(struct shard *sh, struct client *c)
         return true;
     }
     if (o->qos == 0) {
+        if (sh->cfg->queue_qos0_messages && q->resend != NULL) {
+            return false; /* it does not overtake what waits for the store */
+        }
         out_list_remove(&q->queue, o);
         q->queued_qos0--;
         send_qos0(sh, c, o);
@@ -656,7 +660,11 @@ void outq_stored(struct shard *sh, struct client *c, struct out_msg *o)
         outq_move_to(o, OUT_WAIT_PUBREC);
     }
     spill_settle(sh, c);
-    outq_pump(sh, c);
+    if (c->link == NULL) {
+        outq_detached(sh, c); /* what was kept in memory for this one */
+    } else {
+        outq_pump(sh, c);
+    }
 }
 
 void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool comes_again)
@@ -674,11 +682,13 @@ void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool co
             outq_leave_flight(q, o);
         } else {
             out_list_remove(l, o);
+            q->queued_qos0 -= o->qos == 0 && !is_fresh;
         }
         outq_destroy(sh, q, o);
     } else if (is_fresh) { /* never part of the disk: it does not wait for what is there */
         out_list_remove(l, o);
         out_list_append(&q->queue, o);
+        q->queued_qos0 += o->qos == 0;
     } else if (o->state == OUT_WAIT_STORE) {
         outq_move_to(o, OUT_WAIT_PUBREC);
     }

@@ -52,18 +52,28 @@ static uint32_t count_groups(const struct shard *sh, const struct match *match,
     return n;
 }
 
+/* Its publisher can be told that no session had room for it, which the receivers' shards know. */
+static bool asks(const struct route *r)
+{
+    return r->link != NULL && r->link->version == MQTT_5 && r->msg->qos > 0 &&
+           r->msg->number == 0 && !r->link->lazy_acks;
+}
+
 /* What has to be on disk before the publisher gets its answer; NULL in *out: nothing. False: no
  * memory. */
 static bool ticket_for(struct shard *sh, struct route *r, const struct match *match,
                        struct ticket **out)
 {
     const struct message *m = r->msg;
-    bool inbound = m->qos == 2 && r->publisher != NULL && r->publisher->stored;
+    bool inbound = sh->keeps && m->qos == 2 && r->publisher != NULL && r->publisher->stored;
     uint32_t nparts = 1;
     uint32_t nops = 0; /* as in fill_origin() */
 
     *out = NULL;
-    if (!sh->keeps || (m->qos == 0 && r->will_of == 0)) {
+    if (!sh->keeps && !asks(r)) {
+        return true;
+    }
+    if (m->qos == 0 && r->will_of == 0 && !sh->cfg->queue_qos0_messages) {
         return true;
     }
     for (uint32_t i = 0; i < match->ntargets; i++) {
@@ -71,13 +81,13 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
                       ? count_groups(sh, match, &match->targets[i])
                       : (match->targets[i].kinds & TREE_DURABLE) != 0;
     }
-    if (nparts == 1 && !inbound && m->number == 0 && r->will_of == 0) {
+    if (nparts == 1 && (!sh->keeps || (!inbound && m->number == 0 && r->will_of == 0))) {
         return true; /* nobody durable: no entry, and the disk is not touched */
     }
     /* Decided here once, before anything is pushed. The broker's own wills are always taken. */
     if (r->link != NULL && store_health(sh->b->store) != ST_OK) {
-        r->refused = true;
-        return false;
+        r->refused = m->qos > 0;
+        return m->qos == 0; /* that is queued in memory, or not at all */
     }
     if (!own(r)) {
         return false;
@@ -89,6 +99,9 @@ static bool ticket_for(struct shard *sh, struct route *r, const struct match *ma
     nops += inbound;
     nops += r->will_of != 0;
     *out = ticket_create(sh, nparts, nops);
+    if (*out != NULL) {
+        (*out)->only_asks = !sh->keeps;
+    }
     return *out != NULL;
 }
 
@@ -110,6 +123,9 @@ static void fill_origin(struct ticket *t, const struct route *r)
         message_ref(m, 1);
     }
     p->msg = m;
+    if (t->only_asks) {
+        return;
+    }
     if (t->nparts > 1) {
         ticket_body(p, m);
     }
@@ -190,10 +206,11 @@ static void answer_later(struct shard *sh, struct route *r, struct ticket *t)
 {
     struct in_id *e;
 
-    if (r->link != NULL && r->link->lazy_acks) {
-        return; /* acknowledged at once; the store follows */
+    if (r->msg->qos == 0 || (r->link != NULL && r->link->lazy_acks)) {
+        return; /* not acknowledged, or at once; the store follows */
     }
     r->ticketed = true;
+    t->may_decline = asks(r);
     if (r->link != NULL) {
         t->comes_again = true;
         t->slot = link_slot(sh, r->link, r->msg->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, r->packet_id,
@@ -253,6 +270,16 @@ static void send_to(struct shard *sh, struct route *r, struct match *match, uint
         sh->self_pending++;
     }
     post_send(&sh->post, &to->post, &d->mail);
+}
+
+/* What came of the message where no part of a ticket says it. */
+static void note_took(struct route *r, struct ticket *t, uint32_t given, uint32_t dropped)
+{
+    if (t != NULL) {
+        ticket_took(&t->part[0], given, dropped);
+    }
+    r->taken = r->taken || given > dropped;
+    r->dropped = r->dropped || dropped > 0;
 }
 
 /* One member of each group [MQTT-4.8.2-3 ff.]. */
@@ -315,6 +342,9 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
         }
         if (target->shard != sh->index || own_by_mail) {
             send_to(sh, r, match, i, part);
+            if (part == NULL) { /* nobody waits for what comes of it there */
+                note_took(r, t, 1, 0);
+            }
         } else {
             has_own = true;
             own_target = i;
@@ -323,6 +353,9 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
     }
     if (groups != NULL) { /* after the others have their parts: what is left is theirs */
         send_groups(sh, r, match, groups, t, &next_part, own_by_mail);
+        if (t == NULL) {
+            note_took(r, NULL, 1, 0); /* nobody waits for what comes of it */
+        }
     }
     finish_rest(sh, t, next_part);
     if (has_own) { /* last: what others have to do starts meanwhile */
@@ -333,6 +366,9 @@ static void send_all(struct shard *sh, struct route *r, struct match *match, str
                              .owns = !r->msg->lent};
         r->msg = NULL;
         deliver_now(sh, &d);
+        if (own_part == NULL) {
+            note_took(r, t, d.given, d.dropped);
+        }
         delivery_unref(&d);
     }
 }
@@ -389,6 +425,7 @@ bool route_publish(struct shard *sh, struct route *r)
     struct ticket *t = NULL;
     bool ok = false;
 
+    r->retained = retained;
     if (retained) {
         stripe = retained_lock(sh->b->retained, message_topic(m), m->topic_n);
         m->number = retained_take_number(stripe);
@@ -404,7 +441,7 @@ bool route_publish(struct shard *sh, struct route *r)
         goto out;
     }
     m = r->msg;
-    m->body_id = t != NULL && t->nparts > 1 ? shard_body_id(sh) : 0;
+    m->body_id = t != NULL && !t->only_asks && t->nparts > 1 ? shard_body_id(sh) : 0;
     if (retained) {
         retain(sh, stripe, m, t);
     }
@@ -414,7 +451,8 @@ bool route_publish(struct shard *sh, struct route *r)
         answer_later(sh, r, t);
         if (r->publisher != NULL) {
             ticket_hold(sh, t, r->publisher->uid,
-                        m->qos == 1 && m->number == 0 && r->will_of == 0 && t->nparts > 1);
+                        m->qos == 1 && m->number == 0 && r->will_of == 0 && t->nparts > 1 &&
+                            !t->only_asks);
         }
     }
     send_all(sh, r, match, t, retained || sh->self_pending > 0);

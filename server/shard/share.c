@@ -146,6 +146,9 @@ static bool give(struct shard *sh, const struct share_delivery *d, uint32_t turn
     }
     sh->budget--;
     outq_offer(sh, &as, d->msg, &c);
+    if (d->part != NULL) {
+        ticket_took(d->part, 1, as.dropped);
+    }
     return true;
 }
 
@@ -180,6 +183,9 @@ static void deliver(struct shard *sh, struct share_delivery *d)
         return;
     }
     shard_count(sh, METRIC_DROPPED_NO_MEMBER, 1);
+    if (d->part != NULL) {
+        ticket_took(d->part, 1, 1); /* there are members, and none has room */
+    }
     finish(d);
 }
 

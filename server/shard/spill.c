@@ -76,6 +76,7 @@ void spill_settle(struct shard *sh, struct client *c)
         out_list_remove(&q->disk.fresh, o);
         if (q->disk.count == 0 && is_connected(c) && q->queue.count < QUEUE_MEMORY) {
             out_list_append(&q->queue, o);
+            q->queued_qos0 += o->qos == 0;
             continue;
         }
         if (q->disk.count == 0) {
@@ -106,6 +107,7 @@ static bool spill_list(struct shard *sh, struct outq *q, struct out_list *l)
             outq_leave_flight(q, o);
         } else {
             out_list_remove(l, o);
+            q->queued_qos0 -= o->qos == 0;
         }
         to_disk(sh, q, o);
     }
@@ -222,6 +224,29 @@ static bool several_ids(struct shard *sh, const struct client *c, const struct m
     return match != NULL;
 }
 
+/* It is not on disk any more, and was accounted while it was. */
+static void unaccount_entry(struct shard *sh, struct outq *q, uint64_t bytes)
+{
+    bytes = bytes < q->disk.bytes ? bytes : q->disk.bytes;
+    q->disk.bytes -= bytes;
+    q->bytes -= bytes;
+    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)bytes);
+    shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
+}
+
+/* An entry that is not sent: off the disk without coming into memory. */
+static void drop_entry(struct shard *sh, struct client *c, const struct store_entry *e)
+{
+    struct store_op *op = ticket_lazy(sh, ST_ENTRY_DEL);
+
+    if (op != NULL) { /* else it is found again, and dropped then */
+        op->session = client_session(c);
+        op->seq = e->seq;
+    }
+    unaccount_entry(sh, c->out,
+                    sizeof(struct out_msg) + message_size_of(e->name.n, e->data.n, e->props.n));
+}
+
 /* One entry back into memory; false: no memory, the rest stays on disk. */
 static bool take_entry(struct shard *sh, struct client *c, const struct store_entry *e,
                        uint64_t group)
@@ -237,7 +262,6 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
                         .retain = (e->flags & 4) != 0};
     struct out_msg *o;
     bool ok = m != NULL;
-    uint64_t bytes;
 
     if (ok && id == SUB_IDS_SEVERAL) {
         ok = several_ids(sh, c, m, &as.nids);
@@ -258,16 +282,12 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
     if (e->packet_id == 0) {
         q->disk.inflight = false; /* ids are given out in order: there are no more */
         out_list_append(&q->queue, o);
+        q->queued_qos0 += o->qos == 0;
     } else if (!outq_put_inflight(q, o, e->packet_id, (e->step & 1) != 0)) {
         outq_destroy(sh, q, o);
         return false;
     }
-    /* It was accounted while on disk. */
-    bytes = o->bytes < q->disk.bytes ? o->bytes : q->disk.bytes;
-    q->disk.bytes -= bytes;
-    q->bytes -= bytes;
-    shard_count(sh, METRIC_QUEUED_BYTES, -(int64_t)bytes);
-    shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
+    unaccount_entry(sh, q, o->bytes);
     return true;
 }
 
@@ -305,7 +325,9 @@ static void take_page(struct shard *sh, struct client *c, const struct page_mail
             mark = e->group;
             group = mark == 0 ? 0 : share_of_mark(sh, c, mark);
         }
-        if (!take_entry(sh, c, e, group)) {
+        if ((e->flags & 3) == 0 && e->seq < q->disk.maybe_sent_to) {
+            drop_entry(sh, c, e); /* at most once: a crash may have come behind its sending */
+        } else if (!take_entry(sh, c, e, group)) {
             return; /* no memory: asked for again from here */
         }
         q->disk.from = e->seq + 1;

@@ -17,6 +17,9 @@ enum { FINISHED = 1u << 0, DUE = 1u << 1, VANISHED = 1u << 2, CHAINED = 1u << 3 
 
 #define ONE_LIVE ((uint64_t)1 << 32)
 
+/* What came of a ticket's message: a session had no room for it; one took it. */
+enum { DROPPED = 1u << 0, TAKEN = 1u << 1 };
+
 struct ticket_copy {
     struct ticket_copy *next;
     uint8_t data[];
@@ -132,6 +135,26 @@ void ticket_refuse(struct ticket_part *p)
     assert(p->ticket != p->shard->lazy); /* others' answers wait for that */
     /* relaxed: read by the shard that finishes last, ordered by `open`. */
     atomic_store_explicit(&p->ticket->failed, true, memory_order_relaxed);
+}
+
+void ticket_took(struct ticket_part *p, uint32_t given, uint32_t dropped)
+{
+    struct ticket *t = p->ticket;
+
+    /* relaxed: ordered by `open`. Who took it outweighs who did not: a store may overwrite DROPPED,
+     * and DROPPED never TAKEN. */
+    if (given > dropped) {
+        atomic_store_explicit(&t->took, TAKEN, memory_order_relaxed);
+    } else if (dropped > 0) {
+        atomic_fetch_or_explicit(&t->took, DROPPED, memory_order_relaxed);
+    }
+}
+
+/* All parts are finished: sessions were interested, and none had room. */
+static bool is_declined(const struct ticket *t)
+{
+    /* relaxed: ordered by `open`, and for the answer by its mail. */
+    return t->may_decline && atomic_load_explicit(&t->took, memory_order_relaxed) == DROPPED;
 }
 
 bool ticket_is_refused(const struct ticket *t)
@@ -395,7 +418,7 @@ static void answer(struct ticket *t, enum store_rc rc, struct answers *a)
     bool to_origin = !t->part[0].quiet;
     uint32_t mails = 0;
 
-    t->rc = rc;
+    t->rc = (uint8_t)rc;
     for (uint32_t i = 1; i < t->nparts; i++) {
         const struct ticket_part *p = &t->part[i];
         to_origin = to_origin || (!p->quiet && p->shard == origin);
@@ -486,7 +509,10 @@ static void submit(struct ticket *t, struct shard *sh)
 
     if (ticket_is_refused(t) || !gather(t)) {
         rc = ST_NOMEM;
-    } else {
+    } else if (!t->only_asks) {
+        if (is_declined(t)) {
+            t->unit.nops = 0; /* a QoS 2 id whose PUBREC refuses is not held [MQTT-4.3.3] */
+        }
         shard_count(sh, METRIC_STORE_UNITS, 1);
         rc = sh->keeps ? ST_OK : ST_CLOSED;
     }
@@ -500,7 +526,7 @@ static void submit(struct ticket *t, struct shard *sh)
     } else {
         atomic_store_explicit(&t->state, CHAINED, memory_order_release);
     }
-    if (rc != ST_OK) {
+    if (rc != ST_OK || t->only_asks) {
         t->unit.next = NULL;
         tickets_done(&t->unit, rc);
         return;
@@ -1137,10 +1163,12 @@ static void slot_answered(struct shard *sh, struct ack_slot *s, enum store_rc rc
 
 static void origin_answered(struct shard *sh, struct ticket *t)
 {
+    const bool declined = t->rc == ST_OK && is_declined(t);
+
     if (t->inbound != NULL) {
         struct in_id *e = idset_find(t->inbound, t->inbound_id);
         assert(e != NULL && e->ticket == t);
-        if (t->rc == ST_OK) {
+        if (t->rc == ST_OK && !declined) {
             e->ticket = NULL;
         } else { /* the next PUBLISH of that id is no repeat: nothing was taken */
             idset_remove(t->inbound, t->inbound_id);
@@ -1153,10 +1181,13 @@ static void origin_answered(struct shard *sh, struct ticket *t)
         share_moved(sh, t->moves, t->rc == ST_OK);
     }
     if (t->slot != NULL) {
-        slot_answered(sh, t->slot, t->rc);
+        if (declined) {
+            t->slot->reason = RC_QUOTA_EXCEEDED;
+        }
+        slot_answered(sh, t->slot, (enum store_rc)t->rc);
     }
     for (uint32_t i = 0; t->slots != NULL && i < t->slots->n; i++) {
-        slot_answered(sh, t->slots->v[i], t->rc);
+        slot_answered(sh, t->slots->v[i], (enum store_rc)t->rc);
     }
 }
 

@@ -101,13 +101,16 @@ struct ticket {
     _Atomic uint32_t state; /* bits, see ticket.c; acq_rel */
     _Atomic bool failed;    /* relaxed; ordered by `open` */
     _Atomic bool urgent;    /* relaxed; ordered by `open`: somebody will not acknowledge soon */
+    _Atomic uint8_t took;   /* likewise: bits, see ticket_took() */
     bool holds;             /* it may vanish */
     bool unsent;            /* until its origin has finished no other shard has it */
-    enum store_rc rc;       /* written by done_all(), read after the mail */
+    uint8_t rc;             /* enum store_rc; written by done_all(), read after the mail */
     uint32_t nparts;
     /* The origin's: */
     uint16_t inbound_id;
-    bool retained;             /* its message is a retained one that need not stay in memory */
+    bool retained : 1;         /* its message is a retained one that need not stay in memory */
+    bool only_asks : 1;        /* what came of its message; there is nothing to store */
+    bool may_decline : 1;      /* its publisher can be told that no session took the message */
     bool has_more : 1;         /* slots or copies */
     bool is_usual : 1;         /* in size: kept for the next one */
     bool comes_again : 1;      /* its message, if the store does not take it; set before any part
@@ -141,6 +144,8 @@ void ticket_free_spare(struct shard *sh); /* at the shard's end */
 
 /* Something of the part cannot be recorded, or not be delivered: nothing of the ticket is. */
 void ticket_refuse(struct ticket_part *p);
+/* What came of the message here: it was offered to so many sessions, of which some had no room. */
+void ticket_took(struct ticket_part *p, uint32_t given, uint32_t dropped);
 bool ticket_is_refused(const struct ticket *t);
 /* Appends an operation to a part; NULL: no memory (the ticket is refused). */
 struct store_op *ticket_op(struct ticket_part *p, enum store_op_kind kind);

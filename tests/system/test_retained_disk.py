@@ -111,7 +111,7 @@ class RetainedOnDisk(unittest.TestCase):
             p = b.connect()
             pour(p, [(t, body(t, 1, 30000)) for t in topics])
             slow = b.client(rcvbuf=4096).connect()
-            slow.send(subscribe(1, ("r/#", 0)))
+            slow.send(subscribe(1, ("r/#", 1)))
             slow.expect_type(SUBACK)
             for round_ in range(2, 5):
                 pour(p, [(t, body(t, round_, 30000)) for t in topics])
@@ -119,7 +119,7 @@ class RetainedOnDisk(unittest.TestCase):
             p.publish("r/end", b"end", 1)
             last, cleared, retained = {}, set(), {}
             while True:
-                m = slow.expect_type(PUBLISH, 30 * SLOW)
+                m = slow.settle(slow.expect_type(PUBLISH, 30 * SLOW))
                 if m.topic == "r/end":
                     break
                 if not m.payload:

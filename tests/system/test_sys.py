@@ -24,7 +24,7 @@ COMMON = AVERAGES + [
     "publish/messages/sent", "publish/messages/dropped", "publish/bytes/received", "publish/bytes/sent",
     "bytes/received", "bytes/sent", "heap/current", "heap/maximum"]
 OWN = ["store/durability"] + ["noctule/" + name for name in (
-    "dropped/queue_full", "dropped/memory", "dropped/too_large", "dropped/no_member", "dropped/expired",
+    "dropped/queue_full", "dropped/output_full", "dropped/memory", "dropped/too_large", "dropped/no_member", "dropped/expired",
     "sockets/refused", "sockets/failed", "connect/timeout", "connect/refused", "clients/taken_over",
     "clients/keepalive", "clients/protocol_error", "clients/slow", "publish/paused", "wills/sent",
     "queued/messages", "queued/bytes", "store/units")]

@@ -219,27 +219,35 @@ static void test_window_is_full(void)
     close_world(&w);
 }
 
-/* QoS 0 to who does not read: queued once the socket is full, and all there in the end. */
+static uint64_t dropped_here(const struct world *w)
+{
+    return metric_get(shard_metrics(w->f.shards[1]), METRIC_DROPPED_OUTPUT_FULL);
+}
+
+/* QoS 0 to who does not read: what fits into the socket and the output, in order, and no more. */
 static void test_socket_is_full(void)
 {
+    enum { LIMIT = 4096, BURST = 50 };
     struct world w;
     uint32_t n = 0;
 
     open_world(&w);
-    w.f.config->output_buffer_limit = 4096;
-    while (w.f.shards[1]->nmessages < 500) {
-        for (unsigned i = 0; i < 50; i++) {
+    w.f.config->output_buffer_limit = LIMIT;
+    while (dropped_here(&w) < 500) {
+        for (unsigned i = 0; i < BURST; i++) {
             publish(&w.from, n++, 0);
         }
         turn_both(&w);
+        CU_ASSERT(w.f.shards[1]->nmessages == 0); /* none waits in the session */
         UNIT_NEED(n < 100000);
     }
+    n -= (uint32_t)dropped_here(&w);
     while (w.to.next < n) {
         uint32_t before = w.to.next;
         settle(&w);
         UNIT_NEED(w.to.next > before);
     }
-    CU_ASSERT_EQUAL(w.f.shards[1]->nmessages, 0);
+    CU_ASSERT_EQUAL(w.to.next, n);
     close_world(&w);
 }
 
