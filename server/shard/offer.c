@@ -82,12 +82,13 @@ static struct ticket_part *part_for(const struct shard *sh, const struct deliver
     return sh->keeps && c->durable && c->stored && d != NULL ? d->part : NULL;
 }
 
-/* There is no memory for it. part: of its ticket, NULL: it is not to be recorded. */
-static void lose(struct shard *sh, struct delivery *d, struct client *c, struct ticket_part *part)
+/* There is no memory for it. It is refused where it is to be recorded, and where another member of
+ * the group, which may be durable, would have got it. */
+static void lose(struct shard *sh, struct delivery *d, struct client *c, const struct encode *e)
 {
     drop(sh, d, c, METRIC_DROPPED_MEMORY);
-    if (part != NULL) {
-        ticket_refuse(part);
+    if (d != NULL && d->part != NULL && (part_for(sh, d, c) != NULL || e->group != 0)) {
+        ticket_refuse(d->part);
     }
 }
 
@@ -150,7 +151,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     struct out_msg *o;
 
     if (q == NULL) {
-        lose(sh, d, c, part);
+        lose(sh, d, c, e);
         return;
     }
     behind = part != NULL && spill_is_wanted(sh, c);
@@ -162,7 +163,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     }
     o = make_room(sh, c, e, &direct, &at_once, part);
     if (o == NULL) {
-        lose(sh, d, c, part);
+        lose(sh, d, c, e);
         return;
     }
     if (!direct) {
@@ -209,7 +210,7 @@ static void queue_qos0(struct shard *sh, struct delivery *d, struct client *c,
         o = NULL;
     }
     if (o == NULL) {
-        lose(sh, d, c, part);
+        lose(sh, d, c, e);
         return;
     }
     out_list_append(behind ? &q->disk.fresh : &q->queue, o);

@@ -10,7 +10,7 @@
 #include "tests/support/fault.h"
 #include "tests/unit/shard/fixture.h"
 
-#define MESSAGES   64u /* numbers of a run; packet ids are numbers + 1 */
+#define MESSAGES   128u /* numbers of a run; packet ids are numbers + 1 */
 #define USER_SUBS  4u
 #define USER_IDS   256u
 #define USER_LARGE 6000u /* bytes of a large payload */
