@@ -74,7 +74,7 @@ static bool wants(const struct sub *s, const struct message *m)
     return !s->no_local || client_of(s)->uid != m->origin; /* [MQTT-3.8.3-3] */
 }
 
-static uint8_t qos_for(const struct shard *sh, uint8_t granted, const struct message *m)
+uint8_t delivery_qos(const struct shard *sh, uint8_t granted, const struct message *m)
 {
     if (sh->cfg->upgrade_outgoing_qos) {
         return granted;
@@ -85,7 +85,7 @@ static uint8_t qos_for(const struct shard *sh, uint8_t granted, const struct mes
 static struct copy copy_of(const struct shard *sh, const struct sub *s, const struct message *m)
 {
     return (struct copy){.client = client_of(s),
-                         .qos = qos_for(sh, s->qos, m),
+                         .qos = delivery_qos(sh, s->qos, m),
                          .retain = m->retain && s->retain_as_published,
                          .nids = s->id != 0,
                          .id = s->id};
@@ -105,7 +105,7 @@ static bool hint_wants(uint64_t h, const struct message *m)
 static struct copy copy_of_hint(const struct shard *sh, uint64_t h, const struct message *m)
 {
     return (struct copy){.client = client_of_hint(h),
-                         .qos = qos_for(sh, hint_qos(h), m),
+                         .qos = delivery_qos(sh, hint_qos(h), m),
                          .retain = m->retain && hint_retains_as_published(h)};
 }
 

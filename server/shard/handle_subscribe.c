@@ -277,6 +277,7 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     if (group != 0) {
         outq_move_group(sh, c, group);
     }
+    outq_unsubscribed(c);
     op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
     if (op != NULL) {
         op->session = client_session(c);

@@ -174,6 +174,15 @@ struct spill {
     bool inflight;          /* entries with packet ids may be among them */
 };
 
+/* The look for messages that expired while their session is away, see stale.c. */
+struct stale {
+    struct timer timer;
+    struct client *client; /* whose queue it is */
+    int64_t first_ms; /* when the first of those that wait expires; INT64_MAX: none is known to */
+    int64_t next_ms;  /* not before: a long queue is not read all the time */
+    uint64_t read;    /* entries, by the look that goes on */
+};
+
 /* Messages on their way to one session; made when the first one is queued or gets a packet id. */
 struct outq {
     struct out_list queue;    /* not sent yet */
@@ -183,12 +192,13 @@ struct outq {
     uint32_t cap;
     uint32_t window;         /* PUBLISH packets that may be unanswered */
     uint32_t counted;        /* that are */
-    uint32_t queued_qos0;    /* in the queue: a later one stays behind them */
     uint64_t inflight_bytes; /* of payload */
     uint64_t bytes;          /* of everything, on disk or not */
     struct spill disk;
     uint64_t next_seq;
-    uint64_t dropped;          /* messages, by the session's own limits */
+    uint64_t dropped;  /* messages, by the session's own limits */
+    uint64_t doubtful; /* the next so many of the queue waited when a subscription ended */
+    struct stale stale;
     struct share_moves *moves; /* a reference; NULL: none of them has been handed on */
     uint16_t last_id;
 };
@@ -674,6 +684,10 @@ void outq_pump(struct shard *sh, struct client *c); /* sends what the window and
 void outq_move_shared(struct shard *sh, struct client *c, bool session_ends);
 /* Likewise what was not sent of one group that the client has left. */
 void outq_move_group(struct shard *sh, struct client *c, uint64_t group);
+/* A subscription of the client has ended: what waits only for it is not sent any more. */
+void outq_unsubscribed(struct client *c);
+/* Takes a message off the disk and out of memory that is not in flight, and is not sent. */
+void outq_discard(struct shard *sh, struct client *c, struct out_list *l, struct out_msg *o);
 bool outq_is_idle(const struct shard *sh,
                   const struct client *c); /* connected, and could send at once */
 bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m);
@@ -719,7 +733,21 @@ void outq_leave_flight(struct outq *q, struct out_msg *o);
 bool subscription_restore(struct shard *sh, struct client *c, struct span text, uint8_t flags,
                           uint32_t id);
 
+/* stale.c */
+void stale_init(struct client *c); /* of a new queue */
+/* A message is being queued that expires then. */
+void stale_note(struct shard *sh, struct client *c, int64_t expires_ms);
+/* What has expired leaves memory; true: something has. And what lies on disk is looked through
+ * soon. */
+bool stale_make_room(struct shard *sh, struct client *c);
+/* A page of what lies on disk, of entries below `to`. */
+void stale_swept(struct shard *sh, struct client *c, const struct store_page *p, uint64_t to);
+
 /* spill.c */
+/* Asks for a page of what is on disk for stale_swept(). False: not now. */
+bool spill_sweep(struct shard *sh, struct client *c, uint64_t from);
+/* An entry that is not sent: off the disk without coming into memory. */
+void spill_drop_entry(struct shard *sh, struct client *c, const struct store_entry *e);
 bool spill_is_wanted(const struct shard *sh,
                      const struct client *c); /* a new entry has to go behind what is on disk */
 void spill_settle(struct shard *sh,
@@ -769,6 +797,8 @@ void delivery_lost(struct shard *sh, struct ticket_part *part, uint32_t n);
 struct delivery *delivery_create(struct message *m, struct match *match, uint32_t target,
                                  struct ticket_part *part);
 void delivery_free(struct delivery *d);
+/* At which QoS a subscription gets a message. */
+uint8_t delivery_qos(const struct shard *sh, uint8_t granted, const struct message *m);
 /* Gives back what is left of its references to the message. */
 void delivery_unref(struct delivery *d);
 /* Its message, for who keeps it: no longer one that is lent. NULL: no memory. */

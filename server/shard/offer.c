@@ -31,7 +31,7 @@ bool outq_is_idle(const struct shard *sh, const struct client *c)
             (q->queue.first == NULL && !spill_is_wanted(sh, c) && outq_flight_has_room(sh, q)));
 }
 
-static bool queue_has_room(const struct shard *sh, const struct outq *q, const struct message *m)
+static bool has_room(const struct shard *sh, const struct outq *q, const struct message *m)
 {
     const struct config *cfg = sh->cfg;
 
@@ -44,7 +44,13 @@ static bool queue_has_room(const struct shard *sh, const struct outq *q, const s
 
 bool outq_has_room(const struct shard *sh, const struct client *c, const struct message *m)
 {
-    return c->out == NULL || queue_has_room(sh, c->out, m);
+    return c->out == NULL || has_room(sh, c->out, m);
+}
+
+/* What has expired makes room first. */
+static bool queue_has_room(struct shard *sh, struct client *c, const struct message *m)
+{
+    return has_room(sh, c->out, m) || (stale_make_room(sh, c) && has_room(sh, c->out, m));
 }
 
 /* The entry and, where it has one, its packet id, in the publish's ticket. False: no memory, and
@@ -157,7 +163,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     behind = part != NULL && spill_is_wanted(sh, c);
     direct =
         !behind && q->queue.first == NULL && outq_can_send(sh, c) && outq_flight_has_room(sh, q);
-    if (!direct && !queue_has_room(sh, q, e->msg)) {
+    if (!direct && !queue_has_room(sh, c, e->msg)) {
         drop(sh, d, c, METRIC_DROPPED_QUEUE_FULL);
         return;
     }
@@ -168,6 +174,7 @@ static void offer_acknowledged(struct shard *sh, struct delivery *d, struct clie
     }
     if (!direct) {
         out_list_append(behind ? &q->disk.fresh : &q->queue, o);
+        stale_note(sh, c, o->msg->expires_ms);
     }
     if (direct && o->state == OUT_QUEUED) {
         outq_move_to(o, outq_wait_state(o));
@@ -200,7 +207,7 @@ static void queue_qos0(struct shard *sh, struct delivery *d, struct client *c,
     struct outq *q = outq_of(sh, c);
     struct out_msg *o;
 
-    if (q != NULL && !queue_has_room(sh, q, e->msg)) {
+    if (q != NULL && !queue_has_room(sh, c, e->msg)) {
         drop(sh, d, c, METRIC_DROPPED_QUEUE_FULL);
         return;
     }
@@ -214,7 +221,7 @@ static void queue_qos0(struct shard *sh, struct delivery *d, struct client *c,
         return;
     }
     out_list_append(behind ? &q->disk.fresh : &q->queue, o);
-    q->queued_qos0 += !behind;
+    stale_note(sh, c, o->msg->expires_ms);
 }
 
 static void offer_qos0(struct shard *sh, struct delivery *d, struct client *c,

@@ -95,6 +95,7 @@ struct outq *outq_of(struct shard *sh, struct client *c)
     if (c->out == NULL) {
         c->out = calloc(1, sizeof(*c->out));
         if (c->out != NULL) {
+            stale_init(c);
             set_window(sh, c);
         }
     }
@@ -320,6 +321,7 @@ void outq_free(struct shard *sh, struct client *c)
         outq_destroy(sh, q, o);
     }
     spill_free(sh, c);
+    timer_cancel(&sh->wheel, &q->stale.timer);
     share_forget(sh, c);
     free(q->by_id);
     free(q);
@@ -505,6 +507,42 @@ static void send_qos0(struct shard *sh, struct client *c, struct out_msg *o)
     outq_destroy(sh, c->out, o);
 }
 
+void outq_discard(struct shard *sh, struct client *c, struct out_list *l, struct out_msg *o)
+{
+    out_list_remove(l, o);
+    ticket_entry_del(sh, c, o);
+    outq_destroy(sh, c->out, o);
+}
+
+void outq_unsubscribed(struct client *c)
+{
+    if (c->out != NULL) {
+        c->out->doubtful = c->out->queue.count + c->out->disk.fresh.count + c->out->disk.count;
+    }
+}
+
+/* One of the client's subscriptions matches it still. What cannot be told is wanted. */
+static bool is_wanted(struct shard *sh, const struct client *c, const struct out_msg *o)
+{
+    const uint64_t group = o->extra == NULL ? 0 : o->extra->group;
+    struct match *match;
+
+    if (group != 0) {
+        return subscribers_of_owner(sh->subs, (uintptr_t)c, group) != NULL;
+    }
+    match = match_cache_get(sh->cache, message_topic(o->msg), o->msg->topic_n);
+    for (uint32_t t = 0; match != NULL && t < match->ntargets; t++) {
+        const struct match_target *target = &match->targets[t];
+        for (uint32_t i = 0; target->shard == sh->index && i < target->count; i++) {
+            if (subscribers_of_owner(sh->subs, (uintptr_t)c, match_ids(match)[target->first + i]) !=
+                NULL) {
+                return true;
+            }
+        }
+    }
+    return match == NULL;
+}
+
 /* Moves the first of the queue on; false: it has to stay. */
 static bool pump_queue(struct shard *sh, struct client *c)
 {
@@ -513,10 +551,12 @@ static bool pump_queue(struct shard *sh, struct client *c)
 
     if (has_expired(sh, o)) {
         shard_count(sh, METRIC_DROPPED_EXPIRED, 1);
-        out_list_remove(&q->queue, o);
-        q->queued_qos0 -= o->qos == 0;
-        ticket_entry_del(sh, c, o);
-        outq_destroy(sh, q, o);
+        outq_discard(sh, c, &q->queue, o);
+        return true;
+    }
+    if (q->doubtful > 0 && !is_wanted(sh, c, o)) {
+        outq_discard(sh, c, &q->queue, o);
+        q->doubtful--;
         return true;
     }
     if (o->qos == 0) {
@@ -524,8 +564,8 @@ static bool pump_queue(struct shard *sh, struct client *c)
             return false; /* it does not overtake what waits for the store */
         }
         out_list_remove(&q->queue, o);
-        q->queued_qos0--;
         send_qos0(sh, c, o);
+        q->doubtful -= q->doubtful > 0;
         return true;
     }
     if (!outq_flight_has_room(sh, q) || (sh->keeps && o->wait != NULL)) {
@@ -546,6 +586,7 @@ static bool pump_queue(struct shard *sh, struct client *c)
     if (o->state == OUT_QUEUED) {
         outq_move_to(o, outq_wait_state(o));
     }
+    q->doubtful -= q->doubtful > 0;
     return true;
 }
 
@@ -682,13 +723,11 @@ void outq_refused(struct shard *sh, struct client *c, struct out_msg *o, bool co
             outq_leave_flight(q, o);
         } else {
             out_list_remove(l, o);
-            q->queued_qos0 -= o->qos == 0 && !is_fresh;
         }
         outq_destroy(sh, q, o);
     } else if (is_fresh) { /* never part of the disk: it does not wait for what is there */
         out_list_remove(l, o);
         out_list_append(&q->queue, o);
-        q->queued_qos0 += o->qos == 0;
     } else if (o->state == OUT_WAIT_STORE) {
         outq_move_to(o, OUT_WAIT_PUBREC);
     }

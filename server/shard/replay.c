@@ -319,7 +319,7 @@ static void send_one(struct shard *sh, struct client *client, const struct repla
                      struct message *m)
 {
     struct copy c = {.client = client,
-                     .qos = r->qos < m->qos ? r->qos : m->qos,
+                     .qos = delivery_qos(sh, r->qos, m),
                      .retain = true, /* [MQTT-3.3.1-8] */
                      .nids = r->sub_id != 0,
                      .id = r->sub_id};

@@ -120,6 +120,9 @@ static bool set_queue(struct shard *sh, struct client *c, const struct store_ses
         q->bytes = q->disk.bytes;
         shard_count(sh, METRIC_QUEUED_MESSAGES, (int64_t)s->count);
         shard_count(sh, METRIC_QUEUED_BYTES, (int64_t)q->disk.bytes);
+        if (sh->cfg->max_queued_messages != 0 && s->count >= sh->cfg->max_queued_messages) {
+            stale_note(sh, c, sh->now_ms + 1); /* what fills it may have expired */
+        }
     }
     return true;
 }

@@ -136,14 +136,10 @@ static bool give(struct shard *sh, const struct share_delivery *d, uint32_t turn
     }
     c = (struct copy){.client = owner_of(s),
                       .group = d->group,
-                      .qos = s->qos < d->msg->qos && !sh->cfg->upgrade_outgoing_qos ? s->qos
-                                                                                    : d->msg->qos,
+                      .qos = delivery_qos(sh, s->qos, d->msg),
                       .retain = d->msg->retain && s->retain_as_published,
                       .nids = s->id != 0,
                       .id = s->id};
-    if (sh->cfg->upgrade_outgoing_qos) {
-        c.qos = s->qos;
-    }
     sh->budget--;
     outq_offer(sh, &as, d->msg, &c);
     if (d->part != NULL) {

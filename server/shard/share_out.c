@@ -29,7 +29,6 @@ static void move_on(struct shard *sh, struct client *c, struct out_list *l, stru
         return;
     }
     out_list_remove(l, o);
-    q->queued_qos0 -= o->qos == 0;
     ticket_entry_del(sh, c, o);
     outq_destroy(sh, q, o);
 }

@@ -30,6 +30,7 @@ struct page_mail {
     struct shard *shard;
     struct client *client; /* NULL: the session has ended meanwhile */
     uint64_t to;           /* what had been reported when it was asked for: all of that is in it */
+    bool sweeps;           /* it is looked through for what has expired */
 };
 
 static bool is_connected(const struct client *c)
@@ -76,7 +77,6 @@ void spill_settle(struct shard *sh, struct client *c)
         out_list_remove(&q->disk.fresh, o);
         if (q->disk.count == 0 && is_connected(c) && q->queue.count < QUEUE_MEMORY) {
             out_list_append(&q->queue, o);
-            q->queued_qos0 += o->qos == 0;
             continue;
         }
         if (q->disk.count == 0) {
@@ -107,7 +107,6 @@ static bool spill_list(struct shard *sh, struct outq *q, struct out_list *l)
             outq_leave_flight(q, o);
         } else {
             out_list_remove(l, o);
-            q->queued_qos0 -= o->qos == 0;
         }
         to_disk(sh, q, o);
     }
@@ -150,6 +149,40 @@ static uint32_t page_entries(const struct shard *sh)
     return n;
 }
 
+/* NULL: no memory. */
+static struct page_mail *page_create(struct shard *sh, struct client *c, uint64_t from,
+                                     uint32_t entries)
+{
+    struct page_mail *m = calloc(1, sizeof(*m));
+
+    if (m != NULL) {
+        m->shard = sh;
+        m->client = c;
+        m->page = (struct store_page){.done = page_done,
+                                      .session = client_session(c),
+                                      .from_seq = from,
+                                      .max_entries = entries,
+                                      .max_bytes = entries * PAGE_BYTES};
+        m->to = c->out->disk.to;
+    }
+    return m;
+}
+
+/* Owns m. False: the store does not answer. */
+static bool page_ask(struct shard *sh, struct client *c, struct page_mail *m)
+{
+    const uint32_t entries = m->page.max_entries;
+
+    ticket_flush_lazy(sh); /* so that the page sees what this shard has removed */
+    if (store_read(sh->b->store, &m->page) != ST_OK) {
+        free(m);
+        return false;
+    }
+    sh->nmessages += entries; /* until they are here, or are not */
+    c->out->disk.page = m;
+    return true;
+}
+
 void spill_read(struct shard *sh, struct client *c)
 {
     struct outq *q = c->out;
@@ -160,28 +193,30 @@ void spill_read(struct shard *sh, struct client *c)
         q->queue.count >= entries / 2 || !is_connected(c) || share_is_moving(c)) {
         return;
     }
-    m = calloc(1, sizeof(*m));
+    m = page_create(sh, c, q->disk.from, entries);
     if (m == NULL) { /* nothing may come to ask again: its client comes again */
         link_close(sh, c->link, RC_UNSPECIFIED_ERROR, "out of memory");
         return;
     }
-    m->shard = sh;
-    m->client = c;
-    m->page = (struct store_page){.done = page_done,
-                                  .session = client_session(c),
-                                  .from_seq = q->disk.from,
-                                  .max_entries = entries,
-                                  .max_bytes = entries * PAGE_BYTES};
-    ticket_flush_lazy(sh); /* so that the page sees what this shard has removed */
-    if (store_read(sh->b->store, &m->page) != ST_OK) {
-        free(m);
-        return;
+    if (page_ask(sh, c, m)) {
+        q->disk.late_count = 0;
+        q->disk.late_bytes = 0;
     }
-    m->to = q->disk.to;
-    sh->nmessages += entries; /* until they are here, or are not */
-    q->disk.page = m;
-    q->disk.late_count = 0;
-    q->disk.late_bytes = 0;
+}
+
+bool spill_sweep(struct shard *sh, struct client *c, uint64_t from)
+{
+    struct page_mail *m;
+
+    if (!sh->spills || c->out->disk.page != NULL || share_is_moving(c)) {
+        return false;
+    }
+    m = page_create(sh, c, from, page_entries(sh));
+    if (m == NULL) {
+        return false;
+    }
+    m->sweeps = true;
+    return page_ask(sh, c, m);
 }
 
 struct message *spill_message(const struct store_entry *e)
@@ -234,8 +269,7 @@ static void unaccount_entry(struct shard *sh, struct outq *q, uint64_t bytes)
     shard_count(sh, METRIC_QUEUED_MESSAGES, -1);
 }
 
-/* An entry that is not sent: off the disk without coming into memory. */
-static void drop_entry(struct shard *sh, struct client *c, const struct store_entry *e)
+void spill_drop_entry(struct shard *sh, struct client *c, const struct store_entry *e)
 {
     struct store_op *op = ticket_lazy(sh, ST_ENTRY_DEL);
 
@@ -282,7 +316,6 @@ static bool take_entry(struct shard *sh, struct client *c, const struct store_en
     if (e->packet_id == 0) {
         q->disk.inflight = false; /* ids are given out in order: there are no more */
         out_list_append(&q->queue, o);
-        q->queued_qos0 += o->qos == 0;
     } else if (!outq_put_inflight(q, o, e->packet_id, (e->step & 1) != 0)) {
         outq_destroy(sh, q, o);
         return false;
@@ -326,7 +359,7 @@ static void take_page(struct shard *sh, struct client *c, const struct page_mail
             group = mark == 0 ? 0 : share_of_mark(sh, c, mark);
         }
         if ((e->flags & 3) == 0 && e->seq < q->disk.maybe_sent_to) {
-            drop_entry(sh, c, e); /* at most once: a crash may have come behind its sending */
+            spill_drop_entry(sh, c, e); /* at most once: a crash may have come behind its sending */
         } else if (!take_entry(sh, c, e, group)) {
             return; /* no memory: asked for again from here */
         }
@@ -354,6 +387,9 @@ static void page_arrived(struct shard *sh, struct post_item *m)
             if (c->link != NULL) {
                 link_close(sh, c->link, RC_IMPLEMENTATION_SPECIFIC, NULL);
             }
+        } else if (pm->sweeps) {
+            stale_swept(sh, c, &pm->page, pm->to);
+            outq_pump(sh, c); /* it may have come meanwhile */
         } else if (is_connected(c)) {
             if (pm->page.from_seq == q->disk.from) { /* else the connection has changed since */
                 take_page(sh, c, pm);

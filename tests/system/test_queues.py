@@ -261,5 +261,144 @@ class QueuedQos0(unittest.TestCase):
             self.assertEqual(self.numbers(c, 30), self.expected(30))
 
 
+class Expires:
+    """Messages that expire while their session is away leave its queue, and are counted no more."""
+
+    KEYS = "sys_interval 1\nmax_queued_messages 20\n"
+
+    def publish(self, p, first, n, expiry=None):
+        """The codes of the answers."""
+        out = []
+        for k in range(first, first + n):
+            p.send(publish("ex/t", "%d" % k, 1, k + 1, version=5,
+                           props=props((EXPIRY, expiry)) if expiry else props()))
+            got = p.expect_type(PUBACK)
+            out.append(got.body[2] if len(got.body) > 2 else 0)
+        return out
+
+    def queued(self, b):
+        return sys_value(b, "noctule/queued/messages")
+
+    def test_room_for_the_living(self):
+        with self.broker() as b:
+            b.connect("s", clean=False).subscribe(("ex/#", 1)).disconnect()
+            p = b.connect("p", 5)
+            self.assertEqual(self.publish(p, 0, 20, 1), [0] * 20)
+            self.assertEqual(self.publish(p, 20, 1), [0x97])
+            time.sleep(2)  # $SYS tells of the second before
+            wait_until(lambda: self.queued(b) == 0, "they are gone by time", 10)
+            wait_until(lambda: sys_value(b, "store/messages/count") == sys_value(b, "retained messages/count"),
+                       "in every count", 10)
+            self.assertEqual(self.publish(p, 30, 20), [0] * 20)
+            c = b.connect("s", clean=False, present=True)
+            self.assertEqual([int(m.payload) for m in c.take(20)], list(range(30, 50)))
+            c.expect_nothing()
+
+    def test_some_of_many(self):
+        """What lives among them stays, in its order."""
+        with self.broker() as b:
+            b.connect("s", clean=False).subscribe(("ex/#", 1)).disconnect()
+            p = b.connect("p", 5)
+            for k in range(20):
+                self.publish(p, k, 1, (1, None, 100)[k % 3])
+            wait_until(lambda: self.queued(b) == 13, "a third is gone", 10)
+            c = b.connect("s", clean=False, present=True)
+            self.assertEqual([int(m.payload) for m in c.take(13)], [k for k in range(20) if k % 3])
+            c.expect_nothing()
+
+    def test_connected_and_stuck(self):
+        """Behind a full window as well, when room is asked for."""
+        with self.broker("max_inflight_messages 2") as b:
+            c = b.connect("s").subscribe(("ex/#", 1))
+            p = b.connect("p", 5)
+            self.assertEqual(self.publish(p, 0, 22, 1), [0] * 22)
+            time.sleep(1.5)
+            self.assertEqual(self.publish(p, 30, 20), [0] * 20)
+            got = [int(m.payload) for m in c.take(22)]
+            self.assertEqual(got, [0, 1] + list(range(30, 50)))
+
+
+class ExpireInMemory(unittest.TestCase, Expires):
+    def broker(self, more=""):
+        return Broker(self.KEYS + more)
+
+
+class ExpireOnDisk(unittest.TestCase, Expires):
+    def broker(self, more=""):
+        return DurableBroker(self.KEYS + more)
+
+    def test_over_a_restart(self):
+        """A queue that was full when the broker ended: what it holds is not known until it is looked at."""
+        with self.broker() as b:
+            b.connect("s", clean=False).subscribe(("ex/#", 1)).disconnect()
+            self.publish(b.connect("p", 5), 0, 20, 2)
+            b.again("stop")
+            wait_until(lambda: self.queued(b) == 0, "they are gone", 20)
+            self.assertEqual(self.publish(b.connect("p", 5), 30, 20), [0] * 20)
+            b.again("kill")
+            c = b.connect("s", clean=False, present=True)
+            self.assertEqual([int(m.payload) for m in c.take(20)], list(range(30, 50)))
+
+
+class Unsubscribed(unittest.TestCase):
+    """What waits behind the window for a subscription that ends is not sent, unless another one matches it."""
+
+    def check(self, b, clean):
+        c = b.connect("s", clean=clean).subscribe(("un/#", 1), ("un/both/+", 1), ("other", 1))
+        p = b.connect("p")
+        p.publish("un/a", "first", 1).publish("un/a", "second", 1)  # fill the window
+        for k in range(4):
+            p.publish("un/a", "%d" % k, 1).publish("un/both/x", "%d" % k, 1).publish("other", "%d" % k, 1)
+        window = [c.expect_publish("un/a") for _ in range(2)]
+        c.send(unsubscribe(9, "un/#"))
+        c.expect(unsuback(9))
+        for m in window:
+            c.send(puback(m.pid))
+        got = [(m.topic, m.payload) for m in c.take(8)]
+        self.assertEqual(got, [(t, b"%d" % k) for k in range(4) for t in ("un/both/x", "other")])
+        c.expect_nothing()
+        p.publish("other", "new", 1)
+        c.settle(c.expect_publish("other", "new"))
+
+    def test_in_memory(self):
+        with Broker("max_inflight_messages 2") as b:
+            self.check(b, True)
+            self.check(b, False)
+
+    def test_durable(self):
+        with DurableBroker("max_inflight_messages 2") as b:
+            self.check(b, False)
+
+    def test_on_disk(self):
+        """The session is away while they are queued, and unsubscribes before it has read them."""
+        with DurableBroker("max_inflight_messages 1") as b:
+            b.connect("s", clean=False).subscribe(("un/#", 1), ("other", 1)).disconnect()
+            p = b.connect("p")
+            for k in range(600):
+                p.publish("un/a" if k % 2 else "other", "%d" % k, 1)
+            c = b.connect("s", clean=False, present=True)
+            first = c.expect_publish("other", "0")
+            c.send(unsubscribe(9, "un/#"))
+            while True:
+                m = c.recv()
+                if m.type == UNSUBACK:
+                    break
+                c.send(puback(m.pid))
+            c.send(puback(first.pid))
+            got = [int(m.payload) for m in c.take(290)]
+            self.assertTrue(all(k % 2 == 0 for k in got[5:]), got[:10])
+
+
+class Upgraded(BrokerTest):
+    config = "upgrade_outgoing_qos true"
+
+    def test_retained(self):
+        """Retained messages as well come at the QoS of the subscription."""
+        self.connect().publish("up/r", "x", 0, retain=True)
+        for qos in (1, 2):
+            c = self.connect().subscribe(("up/r", qos))
+            c.settle(c.expect_publish("up/r", "x", qos, retain=True))
+
+
 if __name__ == "__main__":
     main()
