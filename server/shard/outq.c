@@ -527,8 +527,8 @@ static bool is_wanted(struct shard *sh, const struct client *c, const struct out
     const uint64_t group = o->extra == NULL ? 0 : o->extra->group;
     struct match *match;
 
-    if (group != 0) {
-        return subscribers_of_owner(sh->subs, (uintptr_t)c, group) != NULL;
+    if (group != 0) { /* one that other members should have, but could not be handed on, stays */
+        return shares_find(sh->b->shares, group) != NULL;
     }
     match = match_cache_get(sh->cache, message_topic(o->msg), o->msg->topic_n);
     for (uint32_t t = 0; match != NULL && t < match->ntargets; t++) {
