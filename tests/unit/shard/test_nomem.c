@@ -336,7 +336,7 @@ static void lag(struct world *w)
     w->a.mute = true;
     for (unsigned i = 0; i < 2 * WINDOW + 2; i++) {
         publish(w, i % 2 == 0 ? &w->plain : &w->lasting,
-                (struct user_pub){.topic = "t/2", .qos = (uint8_t)(1 + i / 2 % 2)});
+                (struct user_pub){.topic = "t/2", .qos = i < 2 ? 1 : 2});
         if (i % 4 == 3) { /* the publisher's own window */
             settle(w);
         }
@@ -650,6 +650,45 @@ static void fan_out(bool also_others)
     close_world(&w);
 }
 
+/* Queues that are full cost no memory: what is left is what the pause needs. If there is none, the
+ * rest of the crowd is not looked at, and the publisher must not hear that all is well. */
+static void pause_with(bool also_others)
+{
+    static struct world w;
+    bool failed = true;
+    unsigned refused = 0;
+
+    open_world(&w);
+    for (unsigned k = 0; k < CROWD; k++) {
+        (void)absent(&w.f, k, also_others);
+    }
+    w.f.config->max_queued_messages = 1;
+    user_connect(&w.plain, &w.f);
+    user_publish(&w.plain, 0, (struct user_pub){.topic = "t/1", .qos = 1});
+    settle(&w);
+    for (unsigned n = 1; failed; n++) {
+        const struct metrics *m = shard_metrics(w.f.shards[1]);
+        const uint64_t lost = metric_get(m, METRIC_DROPPED_MEMORY);
+        const unsigned ends = w.plain.ends;
+
+        fault_set(n);
+        user_publish(&w.plain, 0, (struct user_pub){.topic = "t/1", .qos = 1});
+        settle(&w);
+        failed = fault_clear();
+        CU_ASSERT(metric_get(m, METRIC_DROPPED_MEMORY) == lost || w.plain.ends == ends + 1);
+        refused += metric_get(m, METRIC_DROPPED_MEMORY) != lost;
+    }
+    CU_ASSERT(refused >= (also_others ? 1u : 3u)); /* the pins; the job and its match */
+    user_leave(&w.plain);
+    close_world(&w);
+}
+
+static void test_pause(void)
+{
+    pause_with(false);
+    pause_with(true);
+}
+
 static void test_fan_out(void)
 {
     fan_out(false);
@@ -660,10 +699,62 @@ static void test_fan_out_of_filters(void)
     fan_out(true);
 }
 
+/* ---- changes that share a unit ---- */
+
+/* Two publishers wait for the release of their ids, and a third one's end is noted with them. */
+static bool share_unit_with(struct world *w, unsigned n)
+{
+    const unsigned ends = w->a.ends + w->b.ends;
+    bool failed;
+
+    w->a.mute = true;
+    w->b.mute = true;
+    user_publish(&w->a, 0, (struct user_pub){.topic = "x", .qos = 2});
+    user_publish(&w->b, 0, (struct user_pub){.topic = "x", .qos = 2});
+    while (!w->a.pubs[0].received || !w->b.pubs[0].received) {
+        round_once(w);
+    }
+    w->a.mute = false;
+    w->b.mute = false;
+    user_ack(&w->a, MQTT_PUBREL, 1);
+    user_ack(&w->b, MQTT_PUBREL, 1);
+    user_leave(&w->s0);
+    fault_set(n);
+    for (unsigned i = 0; i < 3; i++) {
+        round_once(w);
+    }
+    failed = fault_clear();
+    settle(w);
+    CU_ASSERT(w->a.ends + w->b.ends <= ends + 1);
+    user_connect(&w->s0, &w->f);
+    settle(w);
+    return failed;
+}
+
+static void test_shared_unit(void)
+{
+    static struct world w;
+    unsigned n = 1;
+
+    open_world(&w);
+    name(&w, &w.b, 0, true, MQTT_3_1_1); /* all of one shard */
+    user_connect(&w.a, &w.f);
+    user_connect(&w.b, &w.f);
+    user_connect(&w.s0, &w.f);
+    settle(&w);
+    while (share_unit_with(&w, n)) {
+        n++;
+    }
+    CU_ASSERT(n > 4);
+    close_world(&w);
+}
+
 /* clang-format off */
 UNIT_TESTS = {
     UNIT_TEST(scenario)
     UNIT_TEST(restore)
     UNIT_TEST(fan_out)
     UNIT_TEST(fan_out_of_filters)
+    UNIT_TEST(pause)
+    UNIT_TEST(shared_unit)
 UNIT_TESTS_END

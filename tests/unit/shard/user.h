@@ -237,7 +237,7 @@ static void user_got_answer(struct user *u, const struct frame *f)
     p->acked = !p->refused;
     p->received = f->type == MQTT_PUBREC && !p->refused;
     p->pending = p->received;
-    if (p->received) {
+    if (p->received && !u->mute) {
         user_ack(u, MQTT_PUBREL, a.packet_id);
     }
 }
