@@ -203,6 +203,8 @@ static void log_store(void *arg, int level, const char *text)
     }
 }
 
+/* These say why, if they fail: errno is somebody else's by the time they return. */
+
 static bool open_store(struct broker *br, const struct config *config)
 {
     struct broker_shared *b = &br->shared;
@@ -214,7 +216,11 @@ static bool open_store(struct broker *br, const struct config *config)
     char err[1024] = "out of memory";
 
     if (!config->persistence) {
-        return store_open_memory(config->store_delay, &b->store) == ST_OK;
+        if (store_open_memory(config->store_delay, &b->store) == ST_OK) {
+            return true;
+        }
+        log_error(b->log, "cannot open the store: %s", err);
+        return false;
     }
     if (o.dir == NULL) {
         o.dir = ".";
@@ -256,6 +262,7 @@ static bool start_shards(struct broker *br, const struct config *config)
 
     b->shards = calloc(config->shards, sizeof(struct shard *));
     if (b->shards == NULL) {
+        log_error(b->log, "cannot start shards: out of memory");
         return false;
     }
     b->nshards = config->shards;
@@ -263,6 +270,7 @@ static bool start_shards(struct broker *br, const struct config *config)
     for (unsigned i = 0; i < b->nshards; i++) {
         b->shards[i] = shard_create(b, i);
         if (b->shards[i] == NULL) {
+            log_error(b->log, "cannot start shards: %m");
             return false;
         }
     }
@@ -271,6 +279,7 @@ static bool start_shards(struct broker *br, const struct config *config)
     }
     for (unsigned i = 0; i < b->nshards; i++) {
         if (!shard_start(b->shards[i])) {
+            log_error(b->log, "cannot start the thread of a shard: %m");
             return false;
         }
     }
@@ -284,6 +293,7 @@ static bool open_listeners(struct broker *br, const struct config *config)
 
     br->listeners = calloc(config->nlisteners, sizeof(*br->listeners));
     if (br->listeners == NULL) {
+        log_error(br->shared.log, "cannot listen: out of memory");
         return false;
     }
     for (size_t i = 0; i < config->nlisteners; i++) {
@@ -297,6 +307,9 @@ static bool open_listeners(struct broker *br, const struct config *config)
             log_error(br->shared.log, "%s", err);
             return false;
         }
+    }
+    if (open == 0) {
+        log_error(br->shared.log, "no listener could be opened");
     }
     return open > 0;
 }
@@ -366,13 +379,12 @@ int setup_start(const struct config *config, struct log *log, struct broker **ou
         return EXIT_SETUP_FAILED;
     }
     init_waiting(br);
-    errno = ENOMEM;
-    if (!make_shared(br, config, log) || !open_store(br, config) || !start_shards(br, config)) {
-        log_error(log, "cannot start: %m");
+    if (!make_shared(br, config, log)) {
+        log_error(log, "cannot start: out of memory");
         goto fail;
     }
-    if (!open_listeners(br, config)) { /* has said why */
-        goto fail;
+    if (!open_store(br, config) || !start_shards(br, config) || !open_listeners(br, config)) {
+        goto fail; /* they have said why */
     }
     if (!start_acceptors(br, config) || !start_housekeeper(br)) {
         log_error(log, "cannot start threads: %m");

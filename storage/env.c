@@ -44,10 +44,12 @@ static bool sync_dir(const char *dir)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool ok = fd >= 0 && fsync(fd) == 0;
+    const int why = errno;
 
     if (fd >= 0) {
         close(fd);
     }
+    errno = why;
     return ok;
 }
 
@@ -418,6 +420,10 @@ int env_lock(const char *dir, char *err, size_t cap)
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     if (fd < 0) {
         snprintf(err, cap, "%s: %s", path, strerror(errno));
+    } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno != EWOULDBLOCK) {
+        snprintf(err, cap, "%s: cannot be locked: %s", path, strerror(errno));
+        close(fd);
+        fd = -1;
     } else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         ssize_t n = pread(fd, pid, sizeof(pid) - 1, 0);
         pid[n > 0 ? n : 0] = '\0';

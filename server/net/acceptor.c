@@ -730,14 +730,18 @@ static bool gather_fds(struct acceptor *a)
     return true;
 }
 
+/* errno stays: it says why there is no acceptor. */
 static void acceptor_free(struct acceptor *a)
 {
+    const int why = errno;
+
     if (a->wake_fd >= 0) {
         close(a->wake_fd);
     }
     loop_fini(&a->loop);
     free(a->fds);
     free(a);
+    errno = why;
 }
 
 bool acceptor_start(struct acceptor **out, const struct acceptor_env *env)

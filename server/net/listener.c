@@ -22,11 +22,36 @@ static int fail(char *err, size_t cap, const char *what, const char *where)
     return -1;
 }
 
+/* What stands at its path: one left by an earlier run goes; anything else of that name is not ours
+ * to remove, least of all the socket of a broker that lives. False: err. */
+static bool clear_path(const struct sockaddr_un *sa, char *err, size_t cap)
+{
+    struct stat st;
+    int fd;
+    bool is_alive;
+
+    if (lstat(sa->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) {
+        return true; /* bind() says what it is */
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        fail(err, cap, "cannot make a unix socket for", sa->sun_path);
+        return false;
+    }
+    is_alive = connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno == EAGAIN;
+    close(fd);
+    if (is_alive) {
+        snprintf(err, cap, "unix socket %s: another process listens on it", sa->sun_path);
+        return false;
+    }
+    unlink(sa->sun_path);
+    return true;
+}
+
 static int open_unix(struct listener *l, struct log *log, char *err, size_t cap)
 {
     const char *path = listener_conf(l)->unix_path;
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    struct stat st;
     int fd;
 
     if (strlen(path) >= sizeof(sa.sun_path)) {
@@ -34,9 +59,8 @@ static int open_unix(struct listener *l, struct log *log, char *err, size_t cap)
         return -1;
     }
     memcpy(sa.sun_path, path, strlen(path));
-    /* One left by an earlier run is replaced; anything else of that name is not ours to remove. */
-    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        unlink(path);
+    if (!clear_path(&sa, err, cap)) {
+        return -1;
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
@@ -103,6 +127,7 @@ static int open_tcp(struct listener *l, const struct config *config, struct log 
     char port[8];
     char name[NI_MAXHOST + NI_MAXSERV + 4] = "";
     int rc;
+    int why = 0;
 
     /* Without an address: everywhere, but only the loopback when no listener was asked for. */
     hints.ai_flags = conf->address == NULL && config->local_only ? 0 : AI_PASSIVE;
@@ -113,7 +138,6 @@ static int open_tcp(struct listener *l, const struct config *config, struct log 
                  conf->address == NULL ? "" : conf->address, gai_strerror(rc));
         return -1;
     }
-    errno = 0;
     for (struct addrinfo *ai = all; ai != NULL && l->nfds < LISTENER_FDS; ai = ai->ai_next) {
         int fd = open_address(l, ai, config, name, sizeof(name));
         if (fd >= 0) {
@@ -124,10 +148,13 @@ static int open_tcp(struct listener *l, const struct config *config, struct log 
             fail(err, cap, "cannot listen on", name);
             freeaddrinfo(all);
             return -1;
+        } else {
+            why = errno;
         }
     }
     freeaddrinfo(all);
     if (l->nfds == 0) {
+        errno = why;
         return fail(err, cap, "cannot listen on", name);
     }
     return 0;

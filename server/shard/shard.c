@@ -507,7 +507,9 @@ struct shard *shard_create(struct broker_shared *b, unsigned index)
         !clients_init(sh) || !lodge_init(sh) || !loop_init(&sh->loop) ||
         !post_init(&sh->post, index, b->nshards) ||
         !loop_add(&sh->loop, sh->post.mailbox.event_fd, LOOP_READ, sh)) {
+        const int why = errno;
         shard_destroy(sh);
+        errno = why;
         return NULL;
     }
     return sh;

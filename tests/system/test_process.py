@@ -134,6 +134,41 @@ class Reload(unittest.TestCase):
                 self.assertTrue(c.is_alive())
 
 
+class TwoBrokers(unittest.TestCase):
+    """What another process uses is refused, with words of its own; what a dead one left is taken."""
+
+    def start_beside(self, b, line):
+        code, out = run_broken("allow_anonymous true\nuser root\n" + line + "\n")
+        self.assertEqual(code, 1, out)
+        self.assertTrue(b.connect("alive").is_alive())
+        return out
+
+    def test_unix_socket(self):
+        with Broker(listeners=["listener 0 {dir}/s"]) as b:
+            out = self.start_beside(b, "listener 0 %s" % b.unix)
+            self.assertIn("unix socket %s: another process listens on it" % b.unix, out)
+            b.kill()
+            self.assertTrue(os.path.exists(b.unix))
+            b.start()
+            self.assertTrue(b.connect("again").is_alive())
+
+    def test_port(self):
+        with Broker() as b:
+            out = self.start_beside(b, "listener %d 127.0.0.1" % b.addresses[0][1])
+            self.assertIn("cannot listen on 127.0.0.1:%d: Address already in use" % b.addresses[0][1], out)
+
+    def test_one_reason(self):
+        """A start that fails says why once, and nothing of what came before."""
+        with Broker() as b:
+            path = os.path.join(b.dir, "no-folder")
+            with open(path, "w") as f:
+                f.write("x")
+            out = self.start_beside(b, "listener 0 %s/t\npersistence true\npersistence_location %s" % (b.dir, path))
+            self.assertIn("cannot open the store: %s/lock: Not a directory" % path, out)
+            self.assertNotIn("cannot start", out)
+            self.assertNotIn("File exists", out)
+
+
 class Log(unittest.TestCase):
     @deviates("blocks")
     def test_pipe_nobody_reads(self):
