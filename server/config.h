@@ -105,7 +105,8 @@ struct config {
 
     /* Store */
     bool persistence;
-    bool serve_damaged; /* persistence_damaged serve */
+    bool serve_damaged;                /* persistence_damaged serve */
+    uint64_t persistence_reserve;      /* bytes; 0: by the size of the file system */
     enum config_durability durability; /* as written or the default; listeners[] has what counts */
     char *persistence_location;        /* NULL: the working directory */
     uint64_t persistent_client_expiration; /* seconds; 0: never */

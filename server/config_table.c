@@ -322,6 +322,17 @@ static const struct config_key store[] = {
          "whole store, repairs it like that command where it is damaged, logs what is lost and "
          "counts it in noctule/store/lost, and keeps the damaged files. Damage that is met later "
          "ends the broker either way, with status 74."},
+    {.name = "persistence_reserve",
+     .type = CONFIG_BYTES,
+     .flags = OURS,
+     .offset = U64(persistence_reserve),
+     .dflt = "0",
+     .min = 0,
+     .max = GIB,
+     .help = "Bytes of disk held back in each of the two files of the store, so that what is queued "
+             "can still be delivered and removed when the disk is full; less than three quarters of "
+             "that left, and new work is refused. 0: 64 MB or 2 % of the file system, whichever is "
+             "less, and at least 4 MB."},
     {.name = "persistence_file",
      .type = CONFIG_STRING,
      .flags = NO_EFFECT,

@@ -211,6 +211,7 @@ static bool open_store(struct broker *br, const struct config *config)
     struct store_options o = {.dir = config->persistence_location,
                               .pace_us = STORE_PACE_US,
                               .serve_damaged = config->serve_damaged,
+                              .ballast = config->persistence_reserve,
                               .log = log_store,
                               .log_arg = b->log};
     char err[1024] = "out of memory";

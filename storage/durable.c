@@ -91,6 +91,42 @@ void durable_top_up_state(struct durable *d)
     env_top_up(&d->state.env, NEED_BYTES(bytes) + NEED_RECORDS(records));
 }
 
+#define MB(bytes) ((unsigned long long)((bytes) >> 20))
+
+void durable_tell_room(struct durable *d)
+{
+    const bool low = env_is_low(&d->journal.env) || env_is_low(&d->state.env);
+    struct env *e = env_is_low(&d->journal.env) ? &d->journal.env : &d->state.env;
+    uint64_t has;
+    uint64_t needs;
+
+    if (low == d->said_low) {
+        return;
+    }
+    d->said_low = low;
+    env_room(e, &has, &needs);
+    if (low) {
+        durable_log(d, LOG_LEVEL_WARNING,
+                    "%s: %llu MB free, %llu MB needed: what has to be stored is refused", e->full,
+                    MB(has), MB(needs));
+    } else {
+        durable_log(d, LOG_LEVEL_NOTICE, "%s: there is room again, %llu MB free", e->file, MB(has));
+    }
+}
+
+void durable_tell_reserve(struct durable *d)
+{
+    uint64_t has;
+    uint64_t needs;
+
+    env_room(&d->state.env, &has, &needs);
+    durable_log(d, LOG_LEVEL_INFO,
+                "%s: %llu MB free, %llu MB held back for when the disk is full "
+                "(persistence_reserve, twice)",
+                d->o.dir, MB(has), MB(d->journal.env.ballast + d->state.env.ballast));
+    durable_tell_room(d);
+}
+
 int64_t durable_mono_us(void)
 {
     struct timespec ts;
@@ -125,7 +161,6 @@ static void fill_in(struct store_options *o)
     o->fold_records = o->fold_records == 0 ? 1000000 : o->fold_records;
     o->fold_ms = o->fold_ms == 0 ? 30000 : o->fold_ms;
     o->fold_slice = o->fold_slice == 0 ? 10000 : o->fold_slice;
-    o->ballast = o->ballast == 0 ? 64u << 20 : o->ballast;
     o->boot_ms = o->boot_ms == NULL ? system_boot_ms : o->boot_ms;
     o->wall_ms = o->wall_ms == NULL ? system_wall_ms : o->wall_ms;
 }
@@ -261,7 +296,7 @@ static const char *trouble_op(const struct store *s)
     case ST_IO:
         return d->trouble;
     case ST_NOSPACE:
-        return env_is_low(&d->journal.env) ? d->journal.env.file : d->state.env.file;
+        return env_is_low(&d->journal.env) ? d->journal.env.full : d->state.env.full;
     case ST_OK:
     case ST_CLOSED:
     case ST_NOMEM:

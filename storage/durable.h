@@ -72,6 +72,7 @@ struct durable {
     bool resting;
     uint32_t slice;            /* operations in a transaction of a fold; fewer when room is short */
     uint64_t trim_to;          /* journal keys below belong to folded groups */
+    bool said_low;             /* that there is no room; the store's thread */
     uint32_t folding_oldest_s; /* gen_oldest_s() of `folding`, before it was frozen */
     unsigned fold_paused;      /* backups under way */
     bool fold_busy;
@@ -110,6 +111,11 @@ void durable_fail(struct durable *d, const char *file, int mdb_rc);
 enum store_rc durable_health(const struct durable *d);
 /* Has room held back in `state` for what is not folded yet. Not under gens_lock. */
 void durable_top_up_state(struct durable *d);
+/* The store's thread, or before it runs: says when there is no room any more, and when there is
+ * again. */
+void durable_tell_room(struct durable *d);
+/* Likewise at the start: what there is. */
+void durable_tell_reserve(struct durable *d);
 int64_t durable_mono_us(void);
 /* The lock and both environments of a store that is there, and no threads: for check.h. */
 enum store_rc durable_attach(const char *dir, struct durable **out, char *err, size_t cap);

@@ -18,9 +18,12 @@
 
 #define MIN_MAP     (1u << 20)
 #define MAX_TABLES  16
-#define SLACK_PAGES 64 /* LMDB need not write the last pages it counts */
-#define STOP_PAGES  8  /* more than the mark of an orderly stop takes */
-#define STEPS       16 /* in which the ballast is reserved */
+#define SLACK_PAGES 64                   /* LMDB need not write the last pages it counts */
+#define STOP_PAGES  8                    /* more than the mark of an orderly stop takes */
+#define STEPS       16                   /* in which the ballast is reserved */
+#define BALLAST_MAX (UINT64_C(64) << 20) /* where none is asked for: this, or */
+#define BALLAST_OF  50                   /* of the file system one part in so many, */
+#define BALLAST_MIN (UINT64_C(4) << 20)  /* and this at least */
 #define KEEP_PAGES  64 /* what an environment needs to get at pages of its own that are free */
 
 enum store_rc env_rc(int rc)
@@ -205,6 +208,18 @@ static bool is_fresh(struct env *e)
     return info.me_last_txnid == 0;
 }
 
+static uint64_t usual_ballast(const char *dir)
+{
+    struct statvfs v;
+    uint64_t part = BALLAST_MAX;
+
+    if (statvfs(dir, &v) == 0) {
+        part = (uint64_t)v.f_blocks * v.f_frsize / BALLAST_OF;
+    }
+    part = part < BALLAST_MIN ? BALLAST_MIN : part;
+    return part > BALLAST_MAX ? BALLAST_MAX : part;
+}
+
 enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ballast, bool *fresh,
                        char *err, size_t cap)
 {
@@ -217,8 +232,16 @@ enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ba
         snprintf(err, cap, "out of memory");
         return ST_NOMEM;
     }
+    if (asprintf(&e->full, "%s: no space left", e->file) < 0) {
+        e->full = NULL;
+        snprintf(err, cap, "out of memory");
+        return ST_NOMEM;
+    }
     if (!make_dir(dir, err, cap)) {
         return ST_IO;
+    }
+    if (e->ballast == 0) {
+        e->ballast = usual_ballast(dir);
     }
     rc = pages_check(e->file, NULL, err, cap);
     if (rc != 0) {
@@ -250,6 +273,8 @@ void env_close(struct env *e)
     }
     free(e->file);
     e->file = NULL;
+    free(e->full);
+    e->full = NULL;
 }
 
 /* ---- ballast ---- */
@@ -288,11 +313,11 @@ static uint64_t reserve(int fd, uint64_t end)
     return (uint64_t)st.st_blocks * 512 - end;
 }
 
-static bool disk_has(int fd, uint64_t bytes)
+static uint64_t disk_has(int fd)
 {
     struct statvfs v;
 
-    return fstatvfs(fd, &v) != 0 || (uint64_t)v.f_bavail * v.f_frsize >= bytes;
+    return fstatvfs(fd, &v) != 0 ? UINT64_MAX / 2 : (uint64_t)v.f_bavail * v.f_frsize;
 }
 
 static int64_t mono_ms(void)
@@ -340,8 +365,10 @@ static void top_up(struct env *e, uint64_t end, uint64_t need)
         /* What is left of the ballast, and after draining pages of its own that are free again. */
         low = free_bytes(e) + reserve(fd, end) < e->ballast / 4 * 3 + need;
     } else {
-        low = !disk_has(fd, e->ballast + need); /* this file system cannot reserve */
+        low = disk_has(fd) < e->ballast + need; /* this file system cannot reserve */
     }
+    e->has = disk_has(fd) + reserve(fd, end) + (low ? free_bytes(e) : 0);
+    e->needs = e->ballast + need;
     /* Free pages of its own may go any time: then it looks again after every commit. */
     e->reserved_to = err == 0 ? end + e->ballast + need : 0;
     e->retry_ms = mono_ms() + 500;
@@ -384,6 +411,14 @@ int env_commit(MDB_txn *txn)
     errno = 0;
     rc = mdb_txn_commit(txn);
     return rc == EIO && errno == 0 ? ENOSPC : rc;
+}
+
+void env_room(struct env *e, uint64_t *has, uint64_t *needs)
+{
+    pthread_mutex_lock(&e->room);
+    *has = e->has;
+    *needs = e->needs;
+    pthread_mutex_unlock(&e->room);
 }
 
 bool env_is_low(const struct env *e)

@@ -26,8 +26,10 @@
 struct env {
     MDB_env *mdb;
     char *file;           /* its data file, for messages */
+    char *full;           /* a sentence for when there is no room */
     uint64_t ballast;     /* bytes */
-    pthread_mutex_t room; /* of the next two */
+    pthread_mutex_t room; /* of the next four */
+    uint64_t has, needs;  /* bytes, when it was topped up last: there, to be held back */
     uint64_t reserved_to; /* the file is allocated up to here */
     int64_t retry_ms;     /* monotonic: not to be topped up again before */
     uint64_t short_size;  /* its length when it was opened, if that was too short */
@@ -36,8 +38,8 @@ struct env {
     _Atomic bool low;     /* relaxed: a hint, nothing else is read after it */
 };
 
-/* dir is made if missing. *fresh: the environment holds nothing yet. On failure err has a sentence.
- */
+/* dir is made if missing. ballast: 0: by the size of the file system. *fresh: the environment holds
+ * nothing yet. On failure err has a sentence. */
 enum store_rc env_open(struct env *e, const char *dir, uint64_t map, uint64_t ballast, bool *fresh,
                        char *err, size_t cap) __attribute__((warn_unused_result));
 void env_close(struct env *e); /* zeroed is fine */
@@ -56,6 +58,8 @@ void env_unpad(struct env *e);
  */
 void env_top_up(struct env *e, uint64_t need);
 bool env_is_low(const struct env *e);
+/* What there was for it and what it needs, when it was topped up last: bytes. */
+void env_room(struct env *e, uint64_t *has, uint64_t *needs);
 /* All of it but a little is given back to the file system, for another environment that has to be
  * written now. */
 void env_give_back(struct env *e);

@@ -578,6 +578,7 @@ static enum store_rc open_and_replay(struct durable *d, char *err, size_t cap)
     if (mrc == 0) {
         env_top_up(&d->state.env, 0);
         env_top_up(&d->journal.env, 0);
+        durable_tell_reserve(d);
     }
     return explain(d->state.env.file, mrc, err, cap);
 }

@@ -156,7 +156,8 @@ struct store_options {
     uint32_t pace_us;      /* commits of several units begin at least this far apart, unless all
                               who were in flight lately are there */
     uint32_t fold_slice;   /* operations in one transaction of a fold (10,000) */
-    uint64_t ballast;      /* bytes of disk held back in each environment (64 MB) */
+    uint64_t ballast;      /* bytes of disk held back in each environment (64 MB or 2 % of the file
+                              system, whichever is less, 4 MB at least) */
     bool serve_damaged;    /* reads all of a store, and repairs a damaged one; else it is refused */
     int64_t (*boot_ms)(void); /* CLOCK_BOOTTIME; NULL: the system's. Operations speak this clock */
     int64_t (*wall_ms)(void); /* the clock on disk; NULL: the system's */

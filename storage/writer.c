@@ -335,6 +335,7 @@ static enum store_rc commit(struct durable *d)
             to_generation(d, buf, g.length);
             env_top_up(&d->journal.env, 0);
             durable_top_up_state(d);
+            durable_tell_room(d);
             rc = atomic_load_explicit(&d->failed, memory_order_acquire) != ST_OK ? ST_IO : ST_OK;
         }
     }
@@ -422,6 +423,8 @@ static void idle(struct durable *d)
     /* The lock's modification time tells the next start when this one was last alive. */
     (void)futimens(d->lock_fd, NULL);
     env_top_up(&d->journal.env, 0);
+    durable_top_up_state(d);
+    durable_tell_room(d);
     to = trim_point(d);
     if (to == 0) {
         return;

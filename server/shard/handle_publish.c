@@ -251,11 +251,13 @@ static void store_is_full(struct shard *sh, struct link *l, const struct publish
                 store_trouble(sh->b->store));
     if (l->version == MQTT_5) {
         refuse(sh, l, p, (struct verdict){RC_QUOTA_EXCEEDED, NULL});
-    } else if (l->store_pause) {
-        link_close(sh, l, RC_QUOTA_EXCEEDED, "the store has had no room for too long");
-    } else {
-        l->store_pause = true;
+    } else if (!l->store_pause || sh->now_ms >= l->pause_until_ms + STORE_PAUSE_MS) {
+        l->store_pause = true; /* the first for long */
         link_pause(sh, l, sh->now_ms + STORE_PAUSE_MS);
+    } else if (sh->now_ms < l->pause_until_ms) { /* some were taken in between: its time runs on */
+        link_pause(sh, l, l->pause_until_ms);
+    } else {
+        link_close(sh, l, RC_QUOTA_EXCEEDED, "the store has had no room for too long");
     }
 }
 
@@ -296,7 +298,6 @@ static void route(struct shard *sh, struct link *l, const struct publish *p)
         }
         return;
     }
-    l->store_pause = false;
     if (p->qos > 0 && !r.ticketed) {
         acknowledge(sh, l, p, &r);
     }

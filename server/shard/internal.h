@@ -356,15 +356,15 @@ struct link {
     bool is_dirty : 1;
     bool is_paused : 1;
     bool hung_up : 1;
-    bool orderly : 1;        /* DISCONNECT came: no will */
-    bool lazy_acks : 1;      /* durability memory: answers do not wait for the store */
-    bool store_pause : 1;    /* unread because the store takes nothing */
-    bool plain_out : 1;      /* packets to it are the same as to any other of its version */
-    bool opened : 1;         /* CONNACK has left */
-    bool said_goodbye : 1;   /* it ends because the client or we wished so: no lingering */
-    bool had_pause : 1;      /* back-pressure: this publisher was left unread for its time */
-    bool is_taken : 1;       /* a CONNECT waits until what had come is handled, see takeover.c */
-    bool last_look : 1;      /* its keep alive is over; it is read once more before it ends */
+    bool orderly : 1;      /* DISCONNECT came: no will */
+    bool lazy_acks : 1;    /* durability memory: answers do not wait for the store */
+    bool store_pause : 1;  /* 3.x: the store has refused a message; pause_until_ms says how long */
+    bool plain_out : 1;    /* packets to it are the same as to any other of its version */
+    bool opened : 1;       /* CONNACK has left */
+    bool said_goodbye : 1; /* it ends because the client or we wished so: no lingering */
+    bool had_pause : 1;    /* back-pressure: this publisher was left unread for its time */
+    bool is_taken : 1;     /* a CONNECT waits until what had come is handled, see takeover.c */
+    bool last_look : 1;    /* its keep alive is over; it is read once more before it ends */
     uint8_t moved_round : 3; /* of the shard's relief, in which bytes left last */
 };
 
