@@ -55,7 +55,7 @@ class OldStores(unittest.TestCase):
             b.connect().publish("q/a", "new", 1)
             b.again("stop")
             b.stop()
-            self.assertTrue(self.version_is(b, 3))
+            self.assertTrue(self.version_is(b, 4))
             self.assertEqual(subprocess.run([STORE_TOOL, "check", b.store]).returncode, 0)
             b.start()
             self.assertEqual(self.resume(b, "s-a", 4, 1)[0][1], "new")

@@ -30,7 +30,7 @@ OWN = ["store/durability"] + ["noctule/" + name for name in (
     "queued/messages", "queued/bytes", "store/units")]
 STORE = ["noctule/store/" + name for name in (
     "commits", "records", "messages", "annihilated", "pending", "oldest", "commit/p50_us", "commit/p99_us",
-    "journal/written", "journal/bytes", "journal/records", "folds", "fold/last_us",
+    "journal/written", "journal/bytes", "lost", "journal/records", "folds", "fold/last_us",
     "health")]
 RATIOS = ["noctule/store/commit/records", "noctule/store/commit/messages"]
 HISTOGRAM = ["noctule/store/commit/below_us/%s" % n for n in [1 << i for i in range(6, 24)] + ["all"]]
