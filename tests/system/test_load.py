@@ -469,7 +469,10 @@ class LittleToDo(LoadTest):
         self.assertEqual((got["delivered"], got["failures"]), (4500, 0))
         host, guest = (seen[1][name] - seen[0][name] for name in ("shard-0", "shard-1"))
         self.assertLess(guest, host / 4)
-        self.assertLess(got["latency_us"]["p50"], 3000 * SLOW)
+        # Beside a broker that has one shard only, in the same seconds: the machine is shared.
+        self.config = "shards 1\n"
+        alone = self.bench("p2p", "--clients", "40", "--qos", "1", "--rate", "1000", "--seconds", "2")
+        self.assertLess(got["latency_us"]["p50"], 5 * alone["latency_us"]["p50"] + 2000)
 
 
 class Workers(LoadTest):

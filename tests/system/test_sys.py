@@ -56,7 +56,7 @@ class Tree(BrokerTest):
     def test_names(self):
         """As a user reads them."""
         time.sleep(1.0 * SLOW)
-        done = subprocess.run(["mosquitto_sub", "-p", str(self.broker.port), "-t", "$SYS/#", "-v", "-W",
+        done = subprocess.run(["mosquitto_sub", "-h", "127.0.0.1", "-p", str(self.broker.port), "-t", "$SYS/#", "-v", "-W",
                                str(int(2 * SLOW))], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         found = {}
         for line in done.stdout.decode().splitlines():
