@@ -153,11 +153,17 @@ static bool ring_pop(struct log_thread *t, struct record *r, char *text)
 
 /* --- the caller's side --- */
 
+/* Clients choose what stands in many a line: nothing of it may steer a terminal. C0 controls and
+ * DEL are one byte, C1 controls (U+0080 to U+009F) two in UTF-8. */
 static void clean(char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f) {
+        const unsigned char b = (unsigned char)s[i];
+
+        if (b < 0x20 || b == 0x7f) {
             s[i] = '?';
+        } else if (b == 0xc2 && i + 1 < n && ((unsigned char)s[i + 1] & 0xe0u) == 0x80) {
+            s[i] = s[i + 1] = '?';
         }
     }
 }

@@ -275,9 +275,10 @@ static uint8_t unsubscribe_one(struct shard *sh, struct link *l, const struct su
     group = sub->shared ? filter_subs_id(sub->filter) : 0;
     share_remove_sub(sh, c, sub);
     if (group != 0) {
-        outq_move_group(sh, c, group);
+        outq_move_group(sh, c, group); /* what stays, for want of another member, is still sent */
+    } else {
+        outq_unsubscribed(c);
     }
-    outq_unsubscribed(c);
     op = p->ticket == NULL ? NULL : ticket_op(&p->ticket->part[0], ST_SUB_DEL);
     if (op != NULL) {
         op->session = client_session(c);

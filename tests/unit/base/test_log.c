@@ -231,6 +231,22 @@ static void test_left_out_is_said(void)
     unlink(path);
 }
 
+/* No control of a terminal gets through, of one byte or of two; letters do. */
+static void test_controls(void)
+{
+    struct log *l;
+    char *text;
+
+    make_file();
+    l = open_log(LOG_TO_FILE, LOGL_DEFAULT);
+    log_notice(l, "<\x1b[31m|\x7f|\xc2\x9b" "31m|\xc2\x80|\xc2\x9f|\xc2\xa0|\xc3\xa4>");
+    log_close(&l);
+    text = contents(path);
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "<?[31m|?|??31m|??|??|\xc2\xa0|\xc3\xa4>"));
+    free(text);
+    unlink(path);
+}
+
 /* Descriptor 2 becomes a pipe that nobody reads. */
 static int stuff_stderr(int *old)
 {
@@ -423,6 +439,7 @@ UNIT_TESTS = {
     UNIT_TEST(timestamps)
     UNIT_TEST(rate_limit)
     UNIT_TEST(left_out_is_said)
+    UNIT_TEST(controls)
     UNIT_TEST(nobody_reads)
     UNIT_TEST(dropped_is_said)
     UNIT_TEST(reopen)
